@@ -1,0 +1,71 @@
+"""Kernel rows: how a target says which C function computes which step, and with what data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qcc.ir.graph import Node, Value
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one kernel call computes: ``root`` and the nodes fused behind it, in order.
+
+    ``inputs``: materialized, non-constant values read; ``output``: the value written.
+    An integer accumulating root is followed by [add with a skip], then requantize. A float root may be followed by a clamp.
+    """
+
+    root: Node
+    fused: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    output: Value
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Root and fused nodes."""
+        return (self.root, *self.fused)
+
+    @property
+    def pattern(self) -> str:
+        """Op names joined, such as ``conv2d+add+requantize``."""
+        return "+".join(n.op.name for n in self.nodes)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel applied to a step: what emission prints.
+
+    ``params``: fields of the C params struct in declaration order (int, float, or sequences of them);
+    ``constants``: arrays (weights, bias, multipliers, tables) in the order of the C signature, with their C
+    parameter names; ``workspace_bytes``: scratch memory that the call needs in the arena.
+    """
+
+    params: Mapping[str, int | float | Sequence[int]]
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One row of a target's kernel table.
+
+    ``pattern``: the step pattern it computes (``Step.pattern``); ``symbol``: the C function; ``params_type``: its params
+    struct; ``source``: its C file; ``accepts`` returns None, or the reason why this kernel cannot do the step;
+    ``lower`` makes the call (packs weights); ``priority``: higher wins; ``in_place``: the output may overwrite
+    input 0.
+    """
+
+    pattern: str
+    dtype: str
+    symbol: str
+    params_type: str
+    source: Path
+    lower: Callable[[Step], Call]
+    accepts: Callable[[Step], str | None] = lambda step: None
+    priority: int = 0
+    in_place: bool = False

@@ -1,0 +1,89 @@
+"""THE arithmetic: quantize, dequantize, requantize. Every kernel equals these functions bit for bit.
+
+(1)  real = scale * (q - zero_point)
+(2)  quantize(x)   = saturate(round_half_even(x / scale) + zero_point), in float32 (ONNX QuantizeLinear)
+(3)  multiplier, shift: real multiplier = multiplier * 2^-shift, multiplier in [2^30, 2^31), shift in 1..62
+(4)  requantize(a) = saturate(((a * multiplier + 2^(shift-1)) >> shift) + zero_point), in 64 bits (TOSA
+     SINGLE_ROUND): one rounding, ties upward
+
+(1), (3) run in the compiler, in float64; (2) runs at a float boundary; (4) on the device, in integers only.
+See NUMERICS.md.
+"""
+
+from __future__ import annotations
+
+from math import frexp
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qcc.ir.qparams import INTEGER_RANGE, QParams
+
+Integers = NDArray[np.int64]
+
+MULTIPLIER_MIN, MULTIPLIER_MAX = 2**30, 2**31 - 1
+SHIFT_MIN, SHIFT_MAX = 1, 62
+
+
+def saturate(q: NDArray[Any], low: int, high: int) -> NDArray[Any]:
+    """Clamp to [low, high]."""
+    return np.minimum(np.maximum(q, low), high)
+
+
+def quantize(x: NDArray[Any], qparams: QParams) -> NDArray[Any]:
+    """Equation (2): float32 in, the integer type of ``qparams`` out. Per-channel along ``qparams.axis``."""
+    low, high = INTEGER_RANGE[qparams.dtype]
+    scale = qparams.scale_array(np.ndim(x)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        q = np.rint(np.asarray(x, np.float32) / scale) + np.float32(qparams.zero_point)
+    return saturate(q, low, high).astype(_NUMPY[qparams.dtype])
+
+
+def quantize_exactly(x: NDArray[Any], qparams: QParams) -> NDArray[Any]:
+    """Equation (2) in float64: for weights, biases and tables, which the compiler computes once."""
+    low, high = INTEGER_RANGE[qparams.dtype]
+    q = np.rint(np.asarray(x, np.float64) / qparams.scale_array(np.ndim(x))) + qparams.zero_point
+    return saturate(q, low, high).astype(_NUMPY[qparams.dtype])
+
+
+def dequantize(q: NDArray[Any], qparams: QParams) -> NDArray[np.float32]:
+    """Equation (1) in float32: (q - zero_point) is exact there for 8 and 16 bits; one rounding."""
+    scale = qparams.scale_array(np.ndim(q)).astype(np.float32)
+    centred = (np.asarray(q, np.int64) - qparams.zero_point).astype(np.float32)
+    return np.asarray(centred * scale, np.float32)
+
+
+def fake_quantize(x: NDArray[Any], qparams: QParams) -> NDArray[np.float32]:
+    """dequantize(quantize(x)): the meaning of an annotated float value."""
+    return dequantize(quantize(x, qparams), qparams)
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """Equation (3) for a positive real multiplier; ValueError when no shift in 1..62 represents it."""
+    mantissa, exponent = frexp(real)
+    multiplier, shift = round(mantissa * 2**31), 31 - exponent
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift - 1
+    if not (real > 0 and SHIFT_MIN <= shift <= SHIFT_MAX):
+        raise ValueError(
+            f"multiplier {real!r} is outside the range of a 32-bit multiplier and a shift of 1 to 62"
+        )
+    return multiplier, shift
+
+
+def requantize(
+    acc: NDArray[Any], multiplier: ArrayLike, shift: ArrayLike, zero_point: int, low: int, high: int
+) -> Integers:
+    """Equation (4), saturating to [low, high]. ``multiplier`` and ``shift`` broadcast along the last axis."""
+    m, s = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
+    rounded = (np.asarray(acc, np.int64) * m + (np.int64(1) << (s - 1))) >> s
+    return saturate(rounded + zero_point, low, high)
+
+
+_NUMPY: dict[str, type[np.signedinteger[Any]] | type[np.unsignedinteger[Any]]] = {
+    "s8": np.int8,
+    "u8": np.uint8,
+    "s16": np.int16,
+    "s32": np.int32,
+}

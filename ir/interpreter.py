@@ -1,0 +1,182 @@
+"""The meaning of a graph: float, fake-quant or exact integers, over any number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir import fixedpoint
+from qcc.ir.errors import VerifyError
+from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.op import Signature
+from qcc.ir.types import TensorType
+
+Array = NDArray[Any]
+Observer = Callable[[Value, Array], None]
+_CHUNK_BYTES = 96 * 2**20
+
+
+@dataclass
+class _Held:
+    """An array and how its samples lie: one for all (``constant``), along axis 0, or on a new leading axis."""
+
+    array: Array
+    layout: Literal["constant", "axis0", "stacked"]
+
+    def sample(self, index: int) -> Array:
+        if self.layout == "constant":
+            return self.array
+        return self.array[index : index + 1] if self.layout == "axis0" else self.array[index]
+
+
+def run(
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    *,
+    observe: Observer | None = None,
+    fake_quant: bool = False,
+) -> dict[str, Array]:
+    """Run ``graph`` on N samples.
+
+    ``inputs``: by name, each [N, *shape], or [N, *shape[1:]] when shape[0] is 1. Returns by output name in the
+    same convention. ``observe`` sees every computed value. ``fake_quant`` rounds annotated float values.
+    Raises VerifyError for a wrong name, shape or dtype, and where an integer leaves its type.
+    """
+    held, samples = _hold_inputs(graph, inputs)
+    per_sample = sum(n.output.type.bytes for n in graph.nodes) or 1
+    chunk = max(1, min(samples, _CHUNK_BYTES // per_sample))
+    results: list[list[Array]] = [[] for _ in graph.outputs]
+    for start in range(0, samples, chunk):
+        count = min(chunk, samples - start)
+        part = {k: _Held(h.array[start : start + count], h.layout) for k, h in held.items()}
+        for result, outputs in zip(results, _run_chunk(graph, part, count, observe, fake_quant), strict=True):
+            result.append(outputs)
+    return {n: np.concatenate(r) for n, r in zip(graph.output_names, results, strict=True)}
+
+
+def _hold_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[dict[int, _Held], int]:
+    expected = {v.name for v in graph.inputs}
+    if set(inputs) != expected:
+        raise VerifyError(f"inputs must be {sorted(expected)}, got {sorted(inputs)}")
+    held: dict[int, _Held] = {}
+    counts = set()
+    for value in graph.inputs:
+        array, shape = np.asarray(inputs[value.name]), value.type.shape
+        if array.dtype != value.type.dtype.numpy:
+            raise VerifyError(f"input {value.name} must be {value.type.dtype.numpy}, got {array.dtype}")
+        if shape[:1] == (1,) and array.ndim == len(shape) and array.shape[1:] == shape[1:]:
+            held[id(value)] = _Held(array, "axis0")
+        elif array.shape[1:] == shape:
+            axis0 = shape[:1] == (1,)
+            held[id(value)] = _Held(array[:, 0] if axis0 else array, "axis0" if axis0 else "stacked")
+        else:
+            raise VerifyError(f"input {value.name} must have shape (N, {str(shape)[1:]}, got {array.shape}")
+        counts.add(len(array))
+    if len(counts) > 1:
+        raise VerifyError(f"inputs have different numbers of samples: {sorted(counts)}")
+    return held, counts.pop() if counts else 1
+
+
+def _run_chunk(
+    graph: Graph, held: dict[int, _Held], samples: int, observe: Observer | None, fake_quant: bool
+) -> list[Array]:
+    uses: dict[int, int] = {}
+    for node in graph.nodes:
+        for value in node.inputs:
+            uses[id(value)] = uses.get(id(value), 0) + 1
+    for value in graph.outputs:
+        uses[id(value)] = uses.get(id(value), 0) + 1
+
+    def fetch(value: Value) -> _Held:
+        if value.data is not None:
+            data: Array = value.data
+            if fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
+                data = fixedpoint.fake_quantize(data, value.type.qparams)
+            return _Held(data, "constant")
+        return held[id(value)]
+
+    for value in graph.inputs:
+        held[id(value)] = _finish(value, held[id(value)], observe, fake_quant)
+    for node in graph.nodes:
+        operands = [None if v is None else fetch(v) for v in node.inputs]
+        held[id(node.output)] = _finish(node.output, _run_node(node, operands, samples), observe, fake_quant)
+        for v in node.inputs:
+            uses[id(v)] -= 1
+            if v is not None and uses[id(v)] == 0:
+                held.pop(id(v), None)
+    return [_as_samples(v, fetch(v), samples) for v in graph.outputs]
+
+
+def _finish(value: Value, result: _Held, observe: Observer | None, fake_quant: bool) -> _Held:
+    if fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
+        result = _Held(fixedpoint.fake_quantize(result.array, value.type.qparams), result.layout)
+    if observe is not None:
+        observe(value, result.array)
+    return result
+
+
+def _run_node(node: Node, operands: list[_Held | None], samples: int) -> _Held:
+    present = [o for o in operands if o is not None]
+    arrays = [None if o is None else o.array for o in operands]
+    if all(o.layout == "constant" for o in present):
+        return _Held(evaluate(node, arrays), "constant")
+    if all(o.layout != "stacked" for o in present) and _stacks(node, operands, samples):
+        return _Held(evaluate(node, arrays), "axis0")
+    each = [evaluate(node, [None if o is None else o.sample(i) for o in operands]) for i in range(samples)]
+    if node.output.type.shape[:1] == (1,):
+        return _Held(np.concatenate(each), "axis0")
+    return _Held(np.stack(each), "stacked")
+
+
+def _stacks(node: Node, operands: list[_Held | None], samples: int) -> bool:
+    """Whether the node may run once with the samples along axis 0: shape inference says so."""
+    result = node.output.type.shape
+    if result[:1] != (1,) or not node.op.batches(node.signature):
+        return False
+    count = 2 if samples == 1 else samples
+    types: list[TensorType | None] = []
+    for value, operand in zip(node.inputs, operands, strict=True):
+        if value is None or operand is None:
+            types.append(None)
+        elif operand.layout == "axis0":
+            types.append(value.type.with_shape((count, *value.type.shape[1:])))
+        else:
+            types.append(value.type)
+    try:
+        return node.op.infer(*types).shape == (count, *result[1:])
+    except VerifyError:
+        return False
+
+
+def evaluate(node: Node, operands: list[Array | None]) -> Array:
+    """One node on arrays, cast to the result's dtype; VerifyError where an integer does not fit it."""
+    return evaluate_op(node.op, node.signature, operands, node)
+
+
+def evaluate_op(op: Any, sig: Signature, operands: list[Array | None], node: Node | None = None) -> Array:
+    """Float meaning if every data type is float, else the integer meaning."""
+    dtype = sig.result.dtype
+    floats = not dtype.is_integer and all(t is None or not t.dtype.is_integer for t in sig.operands)
+    if floats:
+        return np.asarray(op.float_ref(*operands), np.float32)
+    result = op.int_ref(sig, *operands)
+    if dtype.is_integer and result.dtype != dtype.numpy:
+        if result.size and (int(result.min()) < dtype.min or int(result.max()) > dtype.max):
+            raise VerifyError(
+                f"{op.name} leaves {dtype.value}: [{result.min()}, {result.max()}]",
+                node.location if node else None,
+            )
+        result = result.astype(dtype.numpy)
+    return np.asarray(result)
+
+
+def _as_samples(value: Value, held: _Held, samples: int) -> Array:
+    if held.layout == "constant":
+        if value.type.shape[:1] == (1,):
+            return np.broadcast_to(held.array, (samples, *value.type.shape[1:])).copy()
+        return np.broadcast_to(held.array, (samples, *value.type.shape)).copy()
+    return held.array

@@ -1,0 +1,179 @@
+"""Lowering: what an op's integer form is written with. It maps values of the annotated graph to integer ones."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.builder import Builder
+from qcc.ir.errors import PassError
+from qcc.ir.fixedpoint import quantize_exactly
+from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.op import Op
+from qcc.ir.ops.quant import Dequantize, Quantize, Requantize, Table
+from qcc.ir.qparams import INTEGER_RANGE, QParams
+
+
+class Lowering:
+    """The integer graph under construction, with the annotated ``source`` it comes from."""
+
+    def __init__(self, source: Graph) -> None:
+        self.source = source
+        self.graph = Graph(source.name, "integer")
+        self.builder = Builder(self.graph)
+        self._integer: dict[int, Value] = {}
+        self._float: dict[int, Value] = {}
+
+    # ------------------------------------------------------------------ driving (used by the pass)
+    def define(self, source: Value, lowered: Value) -> None:
+        """Record the form, integer or float, that ``source`` has in the new graph."""
+        (self._integer if lowered.type.dtype.is_integer else self._float)[id(source)] = lowered
+
+    # ------------------------------------------------------------------ operands
+    def integer(self, value: Value) -> Value:
+        """The integer form of a materialized value or of a constant with qparams."""
+        if id(value) not in self._integer:
+            self._integer[id(value)] = self._make_integer(value)
+        return self._integer[id(value)]
+
+    def _make_integer(self, value: Value) -> Value:
+        qparams = value.type.qparams
+        if qparams is None:
+            raise PassError(f"value %{value.name} has no qparams: it cannot be read as an integer")
+        if value.data is not None:
+            return self.builder.constant(quantize_exactly(value.data, qparams), value.name, qparams)
+        return self.emit(Quantize(), self._float[id(value)], name=f"{value.name}_q", qparams=qparams)
+
+    def real(self, value: Value) -> Value:
+        """The float form of a value: itself, or the dequantized integer."""
+        if id(value) not in self._float:
+            if value.data is not None:
+                self._float[id(value)] = self.builder.constant(value.data, value.name)
+            else:
+                q = self.integer(value)
+                self._float[id(value)] = self.emit(Dequantize(), q, name=f"{value.name}_f")
+        return self._float[id(value)]
+
+    def accumulator(self, value: Value) -> Value:
+        """The s32 accumulator of a fused value; the integer value itself when it is materialized."""
+        if not value.fused:
+            return self.integer(value)
+        assert value.producer is not None
+        acc = value.producer.op.accumulate(self, value.producer)
+        if acc is None:
+            raise PassError(f"%{value.name} is marked fused, but {value.producer.op.name} has no accumulator")
+        return acc
+
+    def zero_point(self, value: Value) -> int:
+        """zero_point of an integer value."""
+        assert value.type.qparams is not None
+        return value.type.qparams.zero_point
+
+    def bias(self, bias: Value | None, x: Value, w: Value) -> Value:
+        """The bias as s32 at scale s_x * s_w (zeros when absent, so that folding has a place to add to)."""
+        assert x.type.qparams is not None
+        assert w.type.qparams is not None
+        scale = np.asarray(w.type.qparams.scale) * x.type.qparams.scale[0]
+        channels = w.type.shape[w.type.qparams.axis or 0]
+        qparams = QParams.per_channel(np.broadcast_to(scale, channels), 0, "s32")
+        if bias is None:
+            return self.builder.constant(np.zeros(channels, np.int32), f"{w.name}_bias", qparams)
+        assert bias.data is not None
+        return self.builder.constant(quantize_exactly(bias.data, qparams), bias.name, qparams)
+
+    # ------------------------------------------------------------------ emission
+    def emit(self, op: Op, *inputs: Value | None, name: str, qparams: QParams | None = None) -> Value:
+        """Add a node to the integer graph."""
+        return self.builder.emit(op, *inputs, name=name, qparams=qparams)
+
+    def constant(self, data: NDArray[np.generic], name: str, qparams: QParams | None = None) -> Value:
+        """Add an integer constant."""
+        return self.builder.constant(data, name, qparams)
+
+    def requantize(
+        self, acc: Value, like: Value, low: float | None = None, high: float | None = None
+    ) -> Value:
+        """Requantize ``acc`` to the qparams of the annotated value ``like``, clamped to real [low, high]."""
+        qparams = like.type.qparams
+        if qparams is None:
+            raise PassError(f"value %{like.name} has no qparams")
+        q_low, q_high = clamp_bounds(qparams, low, high)
+        return self.emit(Requantize(low=q_low, high=q_high), acc, name=like.name, qparams=qparams)
+
+    def table(self, node: Node) -> Value | None:
+        """``node`` and the fused elementwise nodes behind it as one table of their single source.
+
+        None when they depend on more than one materialized value, on an accumulator, or on a constant that
+        is neither a scalar nor per channel of the last axis.
+        """
+        found = table_source(node)
+        if found is None or node.output.type.qparams is None:
+            return None
+        x = self.integer(found)
+        assert x.type.qparams is not None
+        codes = np.arange(-128, 128, dtype=np.int64)
+        reals = (codes - x.type.qparams.zero_point) * x.type.qparams.scale[0]
+        with np.errstate(all="ignore"):
+            y = _evaluate(node.output, found, reals[:, None])
+        if np.isnan(y).any():
+            raise PassError(f"%{node.name}: {node.op.name} is not a number for some input", node.location)
+        table = quantize_exactly(y, node.output.type.qparams)
+        table = np.ascontiguousarray(table[:, 0] if table.shape[1] == 1 else table.T)
+        return self.emit(
+            Table(),
+            x,
+            self.constant(table, f"{node.name}_table"),
+            name=node.name,
+            qparams=node.output.type.qparams,
+        )
+
+    def node_of(self, value: Value) -> Node:
+        """The node that produces a computed value."""
+        assert value.producer is not None
+        return value.producer
+
+
+def table_source(node: Node) -> Value | None:
+    """The one materialized value that ``node`` is an elementwise function of, or None."""
+    sources: dict[int, Value] = {}
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if not current.op.elementwise:
+            return None
+        for value in current.inputs:
+            if value is None:
+                continue
+            if value.data is not None:
+                if value.data.size not in (1, value.type.shape[-1] if value.type.shape else 1):
+                    return None
+            elif value.fused:
+                assert value.producer is not None
+                pending.append(value.producer)
+            else:
+                sources[id(value)] = value
+    if len(sources) != 1:
+        return None
+    (source,) = sources.values()
+    return source if source.type.shape == node.output.type.shape else None
+
+
+def _evaluate(value: Value, source: Value, reals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``value`` as a function of ``source`` on a column of reals: [256, 1] or [256, C]."""
+    if value is source:
+        return reals
+    if value.data is not None:
+        return value.data.astype(np.float64).reshape(1, -1)
+    assert value.producer is not None
+    operands = [None if v is None else _evaluate(v, source, reals) for v in value.producer.inputs]
+    return np.asarray(value.producer.op.float_ref(*operands), np.float64)
+
+
+def clamp_bounds(qparams: QParams, low: float | None, high: float | None) -> tuple[int, int]:
+    """Integer bounds that clamp to real [low, high], within the type's range."""
+    q_low, q_high = INTEGER_RANGE[qparams.dtype]
+    if low is not None and np.isfinite(low):
+        q_low = int(quantize_exactly(np.float64(low), qparams))
+    if high is not None and np.isfinite(high):
+        q_high = int(quantize_exactly(np.float64(high), qparams))
+    return q_low, q_high
