@@ -15,10 +15,10 @@ def matmul(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
     """
     bound = _bound(a, b)
     if bound < 2**24:
-        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.int64)
+        return np.asarray(np.matmul(a.astype(np.float32), b.astype(np.float32)), np.int64)
     if bound < 2**53:
-        return np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64)
-    return np.matmul(a.astype(np.int64), b.astype(np.int64))
+        return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64)), np.int64)
+    return np.asarray(np.matmul(a.astype(np.int64), b.astype(np.int64)))
 
 
 def _bound(a: NDArray[Any], b: NDArray[Any]) -> int:

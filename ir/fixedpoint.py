@@ -28,19 +28,23 @@ SHIFT_MIN, SHIFT_MAX = 1, 62
 
 def saturate(q: NDArray[Any], low: int, high: int) -> NDArray[Any]:
     """Clamp to [low, high]."""
-    return np.minimum(np.maximum(q, low), high)
+    return np.asarray(np.minimum(np.maximum(q, low), high))
 
 
 def quantize(x: NDArray[Any], qparams: QParams) -> NDArray[Any]:
-    """Equation (2): float32 in, the integer type of ``qparams`` out. Per-channel along ``qparams.axis``."""
+    """Equation (2): float32 in, the integer type of ``qparams`` out. Per-channel along ``qparams.axis``.
+
+    Infinities saturate; NaN becomes the zero_point.
+    """
     low, high = INTEGER_RANGE[qparams.dtype]
     scale = qparams.scale_array(np.ndim(x)).astype(np.float32)
     with np.errstate(over="ignore"):
         q = np.rint(np.asarray(x, np.float32) / scale) + np.float32(qparams.zero_point)
-    return saturate(q, low, high).astype(_NUMPY[qparams.dtype])
+    finite = np.nan_to_num(saturate(q, low, high), nan=qparams.zero_point)
+    return np.asarray(finite, _NUMPY[qparams.dtype])
 
 
-def quantize_exactly(x: NDArray[Any], qparams: QParams) -> NDArray[Any]:
+def quantize_exactly(x: ArrayLike, qparams: QParams) -> NDArray[Any]:
     """Equation (2) in float64: for weights, biases and tables, which the compiler computes once."""
     low, high = INTEGER_RANGE[qparams.dtype]
     q = np.rint(np.asarray(x, np.float64) / qparams.scale_array(np.ndim(x))) + qparams.zero_point

@@ -110,7 +110,7 @@ class Graph:
         """A constant of this graph; it exists as long as a node uses it."""
         if tuple(data.shape) != type_.shape or data.dtype != type_.dtype.numpy:
             raise ValueError(f"constant {name}: data {data.dtype}{data.shape} is not {type_}")
-        return Value(self.fresh_name(name), type_, data=np.ascontiguousarray(data))
+        return Value(self.fresh_name(name), type_, data=np.asarray(data, order="C"))
 
     def add_node(
         self,
@@ -153,6 +153,15 @@ class Graph:
         node.inputs[index] = value
         if value is not None:
             value.users.append(node)
+
+    def set_inputs(self, node: Node, values: Iterable[Value | None]) -> None:
+        """Replace all operands of ``node``."""
+        for index in range(len(node.inputs)):
+            self.set_input(node, index, None)
+        node.inputs = []
+        for value in values:
+            node.inputs.append(None)
+            self.set_input(node, len(node.inputs) - 1, value)
 
     def remove_node(self, node: Node) -> None:
         """Remove a node whose result nobody uses."""

@@ -29,6 +29,7 @@ class OnnxNode:
     ]  # the array of each input known at import (any numpy dtype), else None
     outputs: int
     builder: Builder
+    input_names: tuple[str, ...] = ()  # of the model, for constants
 
     def unsupported(self, reason: str) -> ImportModelError:
         """The error to raise when this node cannot be imported."""
@@ -49,9 +50,8 @@ class OnnxNode:
         if value is None and array is not None:
             if array.dtype.kind != "f":
                 raise self.unsupported(f"input {index} is {array.dtype}, expected a float tensor")
-            value = self.inputs[index] = self.builder.constant(
-                array.astype(np.float32), f"{self.name}_{index}"
-            )
+            name = self.input_names[index] if self.input_names else f"{self.name}_{index}"
+            value = self.inputs[index] = self.builder.constant(array.astype(np.float32), name)
         return value
 
     def array(self, index: int) -> NDArray[Any] | None:

@@ -26,9 +26,9 @@ class Location:
 
 def caret_excerpt(text: str, line: int, column: int) -> str:
     """The source line at 1-based ``line`` with a caret under ``column``."""
-    lines = text.splitlines()
+    lines = text.split("\n")  # as lark counts; splitlines would also break at form feeds and U+2028
     if not 1 <= line <= len(lines):
         return ""
-    source = lines[line - 1]
+    source = lines[line - 1].rstrip("\r")
     pad = "".join("\t" if c == "\t" else " " for c in source[: column - 1])
     return f"  {source}\n  {pad}^"

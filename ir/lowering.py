@@ -47,22 +47,37 @@ class Lowering:
     def real(self, value: Value) -> Value:
         """The float form of a value: itself, or the dequantized integer."""
         if id(value) not in self._float:
-            if value.data is not None:
+            if value.fused:
+                assert value.producer is not None
+                self._float[id(value)] = self.float_node(value.producer)
+            elif value.data is not None:
                 self._float[id(value)] = self.builder.constant(value.data, value.name)
             else:
                 q = self.integer(value)
                 self._float[id(value)] = self.emit(Dequantize(), q, name=f"{value.name}_f")
         return self._float[id(value)]
 
-    def accumulator(self, value: Value) -> Value:
-        """The s32 accumulator of a fused value; the integer value itself when it is materialized."""
+    def float_node(self, node: Node) -> Value:
+        """``node`` as it is, in float, on the float forms of its operands."""
+        operands = [None if v is None else self.real(v) for v in node.inputs]
+        return self.emit(node.op, *operands, name=node.name)
+
+    def accumulator(self, value: Value) -> Value | None:
+        """The s32 accumulator of a fused value, None if its op has none here; else the integer value itself."""
         if not value.fused:
             return self.integer(value)
         assert value.producer is not None
-        acc = value.producer.op.accumulate(self, value.producer)
-        if acc is None:
-            raise PassError(f"%{value.name} is marked fused, but {value.producer.op.name} has no accumulator")
-        return acc
+        return value.producer.op.accumulate(self, value.producer)
+
+    def integer_as(self, value: Value, like: Value) -> Value:
+        """The integer form of ``value`` at the qparams of ``like``, requantized when they differ."""
+        qparams = like.type.qparams
+        if value.data is not None and qparams is not None:
+            return self.builder.constant(quantize_exactly(value.data, qparams), value.name, qparams)
+        q = self.integer(value)
+        if qparams is None or q.type.qparams == qparams:
+            return q
+        return self.emit(Requantize(), q, name=f"{value.name}_as", qparams=qparams)
 
     def zero_point(self, value: Value) -> int:
         """zero_point of an integer value."""
@@ -83,7 +98,9 @@ class Lowering:
 
     # ------------------------------------------------------------------ emission
     def emit(self, op: Op, *inputs: Value | None, name: str, qparams: QParams | None = None) -> Value:
-        """Add a node to the integer graph."""
+        """Add a node to the integer graph; an accumulator is named after its node with ``.acc``."""
+        if op.accumulates:
+            name = f"{name}.acc"
         return self.builder.emit(op, *inputs, name=name, qparams=qparams)
 
     def constant(self, data: NDArray[np.generic], name: str, qparams: QParams | None = None) -> Value:
@@ -112,7 +129,7 @@ class Lowering:
         x = self.integer(found)
         assert x.type.qparams is not None
         codes = np.arange(-128, 128, dtype=np.int64)
-        reals = (codes - x.type.qparams.zero_point) * x.type.qparams.scale[0]
+        reals = np.asarray((codes - x.type.qparams.zero_point) * x.type.qparams.scale[0], np.float64)
         with np.errstate(all="ignore"):
             y = _evaluate(node.output, found, reals[:, None])
         if np.isnan(y).any():
@@ -173,7 +190,7 @@ def clamp_bounds(qparams: QParams, low: float | None, high: float | None) -> tup
     """Integer bounds that clamp to real [low, high], within the type's range."""
     q_low, q_high = INTEGER_RANGE[qparams.dtype]
     if low is not None and np.isfinite(low):
-        q_low = int(quantize_exactly(np.float64(low), qparams))
+        q_low = int(quantize_exactly(low, qparams))
     if high is not None and np.isfinite(high):
-        q_high = int(quantize_exactly(np.float64(high), qparams))
+        q_high = int(quantize_exactly(high, qparams))
     return q_low, q_high

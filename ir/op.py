@@ -74,7 +74,9 @@ class Op:
     Class variables: ``name``; ``operands`` (``"x"``, optional ``"bias?"``, variadic ``"xs*"`` alone);
     ``elementwise`` for ops that work element by element with numpy broadcasting (they commute with
     permutations and may join a table); ``accumulates`` for ops whose integer form leaves an s32 accumulator;
-    ``chooses_qparams`` for integer ops whose result qparams are a free choice and not inferred.
+    ``chooses_qparams`` for integer ops whose result qparams are a free choice and not inferred;
+    ``accepts_accumulator`` for ops that can take the s32 accumulator of a fused operand; ``folds_zero_point`` for
+    ops with an attribute ``x_zero_point`` whose contribution to the accumulator is the same everywhere.
     """
 
     name: ClassVar[str]
@@ -82,6 +84,8 @@ class Op:
     elementwise: ClassVar[bool] = False
     accumulates: ClassVar[bool] = False
     chooses_qparams: ClassVar[bool] = False
+    accepts_accumulator: ClassVar[bool] = False
+    folds_zero_point: ClassVar[bool] = False
 
     # ------------------------------------------------------------ every op
     def infer(self, *operands: TensorType | None) -> TensorType:
@@ -136,6 +140,33 @@ class Op:
         """
         return self if self.elementwise else None
 
+    def with_padding(self, pads: tuple[int, int, int, int], value: float) -> Op | None:
+        """The op that also pads x with ``value`` by ``pads`` (top, left, bottom, right); None if it cannot."""
+        return None
+
+    # ------------------------------------------------------------ channels (see passes/remove_dead_channels.py)
+    def channel_map(self, sig: Signature) -> tuple[int, ...]:
+        """Operands whose channel c (last axis) alone decides channel c of the result."""
+        if not self.elementwise:
+            return ()
+        channels = sig.result.shape[-1:]
+        return tuple(i for i, t in enumerate(sig.operands) if t is not None and t.shape[-1:] == channels)
+
+    def defines_channels(self, sig: Signature) -> bool:
+        """True when each result channel has its own weights, so that channels can be computed or not at will."""
+        return False
+
+    def with_channels(self, count: int) -> Op:
+        """The op after its result channels were reduced to ``count``."""
+        return self
+
+    def constant_channel_axis(self, sig: Signature, index: int) -> int | None:
+        """Axis of constant operand ``index`` that runs over the result's channels; None if none does."""
+        rule = self.quant_rule()
+        if index == rule.weight:
+            return rule.weight_axis
+        return -1 if sig.operand(index).shape[-1:] == sig.result.shape[-1:] else None
+
     def batches(self, sig: Signature) -> bool:
         """False where independent samples must not be stacked along axis 0 although the shapes would allow it."""
         return True
@@ -152,11 +183,11 @@ class Op:
 
 OPS: dict[str, type[Op]] = {}
 ONNX_IMPORTERS: dict[str, Callable[..., Any]] = {}
-OpClass = TypeVar("OpClass", bound=type[Op])
+OpT = TypeVar("OpT", bound=Op)
 
 
 @dataclass_transform(frozen_default=True)
-def register_op(cls: OpClass) -> OpClass:
+def register_op(cls: type[OpT]) -> type[OpT]:
     """Class decorator: make the op a frozen dataclass and enter it in OPS. A missing method fails here."""
     made = dataclass(frozen=True)(cls)
     missing = [m for m in ("infer", "cases") if _function(made, m) is _function(Op, m)]

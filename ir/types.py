@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from qcc.ir.errors import VerifyError
-from qcc.ir.qparams import QParams
+from qcc.ir.qparams import INTEGER_RANGE, QParams
 
 
 class DType(enum.Enum):
@@ -40,12 +40,12 @@ class DType(enum.Enum):
     @property
     def min(self) -> int:
         """Smallest value of an integer type."""
-        return int(np.iinfo(self.numpy).min)
+        return INTEGER_RANGE[self.value][0]
 
     @property
     def max(self) -> int:
         """Largest value of an integer type."""
-        return int(np.iinfo(self.numpy).max)
+        return INTEGER_RANGE[self.value][1]
 
     @staticmethod
     def of(dtype: DTypeLike) -> DType:

@@ -14,6 +14,7 @@ from qcc.ir.errors import VerifyError
 if TYPE_CHECKING:
     from qcc.ir.importing import OnnxNode
 
+_MAX_WINDOWS = 2**26  # far above any image: a text with absurd attributes must not make infer allocate
 _PATCH_BYTES = 32 * 2**20  # im2col works on blocks of samples so that patches stay in this much memory
 
 
@@ -25,7 +26,9 @@ def window_output(
     dilations: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[int, int]:
-    """Output height and width of a window op; ``pads`` are top, left, bottom, right."""
+    """Output height and width of a window op; ``pads`` are top, left, bottom, right, none negative."""
+    if min(pads) < 0:
+        raise VerifyError(f"pads must not be negative, got {tuple(pads)}", hint="crop with a pad op before")
     out = []
     for axis in range(2):
         padded = size[axis] + pads[axis] + pads[axis + 2]
@@ -40,7 +43,22 @@ def window_output(
         if ceil_mode and steps * strides[axis] >= size[axis] + pads[axis]:
             steps -= 1
         out.append(steps + 1)
+    if out[0] * out[1] > _MAX_WINDOWS:
+        raise VerifyError(f"{out[0]} x {out[1]} windows are too many, at most {_MAX_WINDOWS}")
     return out[0], out[1]
+
+
+def tap_counts(
+    bounds: tuple[int, int], out: int, kernel: int, stride: int, pad: int, dilation: int
+) -> NDArray[np.int64]:
+    """For each of ``out`` windows along one axis: how many taps fall on an element index in [low, high).
+
+    Tap a of window i lies on element i * stride + a * dilation - pad.
+    """
+    start = np.arange(out) * stride - pad
+    # the first tap at or behind each bound, at most `kernel`
+    first, end = (np.clip(-((start - bound) // dilation), 0, kernel) for bound in bounds)
+    return np.asarray(end - first, np.int64)
 
 
 def pad_spatial(x: NDArray[Any], pads: Sequence[int], value: float) -> NDArray[Any]:
@@ -49,6 +67,24 @@ def pad_spatial(x: NDArray[Any], pads: Sequence[int], value: float) -> NDArray[A
         return x
     top, left, bottom, right = pads
     return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
+
+
+def pad_for_windows(
+    x: NDArray[Any],
+    out: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    value: float,
+) -> NDArray[Any]:
+    """Pad ``x`` so that exactly ``out`` windows fit: a ceil-mode window may reach beyond the padding."""
+    needed = [
+        (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(out, strides, kernel, dilations, strict=True)
+    ]
+    ends = [max(0, needed[axis] - pads[axis] - x.shape[axis + 1]) for axis in range(2)]
+    padded = pad_spatial(x, (pads[0], pads[1], *ends), value)
+    return padded[:, : needed[0], : needed[1]]
 
 
 def taps(

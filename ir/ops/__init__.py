@@ -1,5 +1,37 @@
 """The op families; importing this package fills the registry."""
 
-from qcc.ir.ops import activation, conv, elementwise, quant, shape
+from qcc.ir.ops import (
+    activation,
+    conv,
+    conv_transpose,
+    dense,
+    elementwise,
+    functions,
+    norm,
+    pool,
+    quant,
+    rearrange,
+    reduce,
+    resize,
+    shape,
+    softmax,
+    tiling,
+)
 
-__all__ = ["activation", "conv", "elementwise", "quant", "shape"]
+__all__ = [
+    "activation",
+    "conv",
+    "conv_transpose",
+    "dense",
+    "elementwise",
+    "functions",
+    "norm",
+    "pool",
+    "quant",
+    "rearrange",
+    "reduce",
+    "resize",
+    "shape",
+    "softmax",
+    "tiling",
+]

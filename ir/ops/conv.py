@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir import exact
 from qcc.ir.errors import VerifyError
-from qcc.ir.graph import Node, Value
-from qcc.ir.importing import OnnxNode
 from qcc.ir.interval import Interval
-from qcc.ir.lowering import Lowering
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
-from qcc.ir.ops.shape import Pad, Reshape
+from qcc.ir.ops.shape import Pad
+from qcc.ir.ops.spatial import four, from_image, pair, to_image
 from qcc.ir.types import DType, TensorType, product_qparams
 from qcc.ir.window import auto_pads, pad_spatial, patches, taps, window_output
+
+if TYPE_CHECKING:
+    from qcc.ir.graph import Node, Value
+    from qcc.ir.importing import OnnxNode
+    from qcc.ir.lowering import Lowering
 
 
 @register_op
@@ -32,6 +35,7 @@ class Conv2d(Op):
     name = "conv2d"
     operands = ("x", "w", "bias?")
     accumulates = True
+    folds_zero_point = True
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
@@ -98,6 +102,11 @@ class Conv2d(Op):
             parts.append(np.concatenate(blocks))
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
+    def with_padding(self, pads: tuple[int, int, int, int], value: float) -> Op | None:
+        """Zeros join the convolution's own padding."""
+        top, left, bottom, right = (own + more for own, more in zip(self.pads, pads, strict=True))
+        return replace(self, pads=(top, left, bottom, right)) if value == 0 else None
+
     def quant_rule(self) -> QuantRule:
         """Weights per output channel, bias at the accumulator's scale."""
         return QuantRule(weight=1, weight_axis=0, bias=2)
@@ -137,6 +146,22 @@ class Conv2d(Op):
         offset = np.zeros(o, np.int64) if bias is None else np.asarray(bias, np.int64)
         return low, high, offset
 
+    def channel_map(self, sig: Signature) -> tuple[int, ...]:
+        """A depthwise convolution keeps channels apart."""
+        return (
+            (0,)
+            if self.groups > 1 and self.groups == sig.result.shape[-1] == sig.operand(0).shape[-1]
+            else ()
+        )
+
+    def defines_channels(self, sig: Signature) -> bool:
+        """One filter for each output channel."""
+        return self.groups == 1
+
+    def with_channels(self, count: int) -> Op:
+        """A depthwise convolution has as many groups as channels."""
+        return self if self.groups == 1 else replace(self, groups=count)
+
     def macs(self, sig: Signature) -> int:
         """Output elements times taps times channels of a group."""
         return sig.result.elements * sig.operand(1).elements // sig.operand(1).shape[0]
@@ -169,26 +194,15 @@ def import_conv(node: OnnxNode) -> Value:
     x, w, bias = node.input(0), node.array(1), node.optional(2)
     if w is None or w.ndim not in (3, 4):
         raise node.unsupported("only 1-D and 2-D convolutions are supported")
-    spatial = w.ndim - 2
-    strides = list(node.attrs.get("strides", [1] * spatial))
-    dilations = list(node.attrs.get("dilations", [1] * spatial))
-    kernel = list(w.shape[2:])
-    pads = auto_pads(node, x.type.shape[2:], kernel, strides, dilations)
-    y = node.to_nhwc(x)
-    if spatial == 1:
-        w = w[:, :, None]
-        strides, dilations = [1, *strides], [1, *dilations]
-        pads = [0, pads[0], 0, pads[1]]
-        n, width, c = y.type.shape
-        y = node.emit(Reshape((n, 1, width, c)), y)
-    if min(pads) < 0:
+    attrs, spatial = node.attrs, w.ndim - 2
+    strides, dilations = (attrs.get(name, [1] * spatial) for name in ("strides", "dilations"))
+    pads = four(auto_pads(node, x.type.shape[2:], w.shape[2:], strides, dilations))
+    image = to_image(node, x)
+    if min(pads) < 0:  # ONNX allows negative pads: they crop
         top, left, bottom, right = pads
-        y = node.emit(Pad((0, top, left, 0), (0, bottom, right, 0)), y)
-        pads = [0, 0, 0, 0]
-    weight = node.constant(np.ascontiguousarray(w.transpose(0, 2, 3, 1), np.float32), "weight")
-    op = Conv2d(tuple(strides), tuple(pads), tuple(dilations), int(node.attrs.get("group", 1)))
-    y = node.emit(op, y, weight, bias)
-    if spatial == 1:
-        n, _, width, c = y.type.shape
-        y = node.emit(Reshape((n, width, c)), y)
-    return node.to_nchw(y)
+        image = node.emit(Pad((0, top, left, 0), (0, bottom, right, 0)), image)
+        pads = (0, 0, 0, 0)
+    weights = np.moveaxis(w if spatial == 2 else w[:, :, None], 1, -1)
+    op = Conv2d(pair(strides), pads, pair(dilations), int(attrs.get("group", 1)))
+    y = node.emit(op, image, node.constant(np.ascontiguousarray(weights, np.float32), "weight"), bias)
+    return from_image(node, y, x.type.rank)

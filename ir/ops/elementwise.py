@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ SUM_MULTIPLIER_BITS = 14  # two 8-bit operands times 2^14 stay under 2^24: exact
 class Binary(Op):
     """Base: broadcasting of two operands."""
 
-    operands: tuple[str, ...] = ("a", "b")  # type: ignore[misc]
+    operands: ClassVar[tuple[str, ...]] = ("a", "b")
     elementwise = True
 
     def infer(self, *operands: TensorType | None) -> TensorType:
@@ -41,6 +41,10 @@ class Binary(Op):
         if not (a.dtype.is_integer and b.dtype.is_integer):
             raise VerifyError(f"{self.name}: operands are {a} and {b}, expected both float or both integer")
         return TensorType(DType.S32, shape)
+
+    def batches(self, sig: Signature) -> bool:
+        """Unless a stacked operand of lower rank would meet an axis that is not the samples'."""
+        return broadcasts_over_samples(sig)
 
     @classmethod
     def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
@@ -60,6 +64,7 @@ class _Sum(Binary):
 
     operands = ("a", "b", "a_multiplier?", "b_multiplier?")
     accumulates = True
+    accepts_accumulator = True
     chooses_qparams = True
     sign = 1
 
@@ -102,6 +107,8 @@ class _Sum(Binary):
         if a.fused or b.fused:
             main = 0 if a.fused else 1
             acc = q.accumulator((a, b)[main])
+            if acc is None:
+                return None
             assert acc.type.qparams is not None
             scale = np.asarray(acc.type.qparams.scale)
         else:
@@ -220,6 +227,89 @@ class Div(Binary):
             return np.asarray(a / b)
 
 
+@register_op
+class Min(Binary):
+    """Smaller of a and b; NaN when one is NaN."""
+
+    name = "min"
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy minimum."""
+        a, b = operands
+        assert a is not None
+        assert b is not None
+        return np.asarray(np.minimum(a, b))
+
+
+@register_op
+class Max(Binary):
+    """Larger of a and b; NaN when one is NaN."""
+
+    name = "max"
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy maximum."""
+        a, b = operands
+        assert a is not None
+        assert b is not None
+        return np.asarray(np.maximum(a, b))
+
+
+@register_op
+class Pow(Binary):
+    """a to the power b; NaN for a negative a and a fractional b."""
+
+    name = "pow"
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy power."""
+        a, b = operands
+        assert a is not None
+        assert b is not None
+        with np.errstate(all="ignore"):
+            return np.asarray(np.power(a, b))
+
+
+@register_op
+class PRelu(Binary):
+    """x where x >= 0, slope * x elsewhere; the slope broadcasts to x and never widens it."""
+
+    name = "prelu"
+    operands = ("x", "slope")
+
+    def infer(self, *operands: TensorType | None) -> TensorType:
+        """The type of x."""
+        result = super().infer(*operands)
+        x, slope = operands
+        assert x is not None
+        if result.shape != x.shape:
+            raise VerifyError(f"prelu: slope {slope} does not broadcast to x {x}")
+        return result
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy where."""
+        x, slope = operands
+        assert x is not None
+        assert slope is not None
+        return np.where(x < 0, slope * x, x)
+
+    @classmethod
+    def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
+        """A slope per channel, and one for all."""
+        x = rng.uniform(-2, 2, size=(1, 3, 4, 5)).astype(np.float32)
+        for shape in ((5,), (1, 1, 1, 5), ()):
+            yield Case(cls(), (x, np.asarray(rng.uniform(0, 1, size=shape), np.float32)), (False, True))
+
+
+def broadcasts_over_samples(sig: Signature) -> bool:
+    """Whether stacking samples on axis 0 keeps numpy broadcasting right.
+
+    An operand of lower rank with a leading 1 would have its samples meet an inner axis of the result.
+    """
+    present = [t for t in sig.operands if t is not None]
+    return all(t.rank == sig.result.rank or t.shape[:1] != (1,) for t in present[:2])
+
+
 def _zero_point(sig: Signature, index: int) -> int:
     qparams = sig.operand(index).qparams
     return qparams.zero_point if qparams is not None else 0
@@ -235,8 +325,48 @@ def _broadcast(interval: Interval, sig: Signature) -> Interval:
     return Interval(np.broadcast_to(interval.low, channels), np.broadcast_to(interval.high, channels))
 
 
-@onnx_importer("Add", "Sub", "Mul", "Div")
+@onnx_importer("Add", "Sub", "Mul", "Div", "PRelu")
 def import_binary(node: OnnxNode) -> Value:
-    """Add, Sub, Mul, Div with numpy broadcasting (opset 7 and later)."""
-    op = {"Add": Add, "Sub": Sub, "Mul": Mul, "Div": Div}[node.op_type]()
-    return node.emit(op, node.input(0), node.input(1))
+    """Two operands with numpy broadcasting (opset 7 and later)."""
+    op = {"Add": Add, "Sub": Sub, "Mul": Mul, "Div": Div, "PRelu": PRelu}[node.op_type]()
+    return _emit(node, op, *_operands(node))
+
+
+@onnx_importer("Pow")
+def import_pow(node: OnnxNode) -> Value:
+    """Pow; a constant exponent may be an integer tensor."""
+    exponent = node.constants[1]
+    if exponent is not None:
+        node.constants[1] = exponent.astype(np.float32)
+    return _emit(node, Pow(), *_operands(node))
+
+
+@onnx_importer("Sum", "Mean", "Min", "Max")
+def import_variadic(node: OnnxNode) -> Value:
+    """Any number of operands, as a chain of binary ops from left to right."""
+    op = {"Sum": Add, "Mean": Add, "Min": Min, "Max": Max}[node.op_type]()
+    first, *rest = _operands(node)
+    for value in rest:
+        first = _emit(node, op, first, value)
+    if node.op_type == "Mean" and rest:
+        share = node.constant(np.asarray(1 / (1 + len(rest)), np.float32), "share")
+        first = node.emit(Mul(), first, share)
+    return first
+
+
+def _operands(node: OnnxNode) -> list[Value]:
+    return [node.input(index) for index in range(len(node.inputs))]
+
+
+def _emit(node: OnnxNode, op: Op, a: Value, b: Value) -> Value:
+    """``op(a, b)``; a constant of lower rank loses its leading 1s, so that samples of the other can stack."""
+    return node.emit(op, _stripped(node, a, b), _stripped(node, b, a))
+
+
+def _stripped(node: OnnxNode, value: Value, other: Value) -> Value:
+    shape = value.type.shape
+    if value.data is None or value.type.rank >= other.type.rank or shape[:1] != (1,):
+        return value
+    while shape[:1] == (1,):
+        shape = shape[1:]
+    return node.constant(value.data.reshape(shape), "constant")

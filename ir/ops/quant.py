@@ -122,6 +122,10 @@ class Requantize(Op):
         rest = tuple(o for o in operands[1:] if not isinstance(o, Interval))
         return Interval(self.int_ref(sig, x.low, *rest), self.int_ref(sig, x.high, *rest))
 
+    def channel_map(self, sig: Signature) -> tuple[int, ...]:
+        """Channel by channel."""
+        return (0,)
+
     @classmethod
     def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
         """Made by the generic tests of accumulating ops; its own tests use exact big integers."""
@@ -159,6 +163,14 @@ class Table(Op):
         rows = np.broadcast_to(table, (x.channels, 256)).astype(np.int64)
         reached = [row[lo + 128 : hi + 129] for row, lo, hi in zip(rows, x.low, x.high, strict=True)]
         return Interval(np.array([r.min() for r in reached]), np.array([r.max() for r in reached]))
+
+    def channel_map(self, sig: Signature) -> tuple[int, ...]:
+        """Channel by channel."""
+        return (0,)
+
+    def constant_channel_axis(self, sig: Signature, index: int) -> int | None:
+        """Rows of a per-channel table; a table for all channels has no such axis."""
+        return 0 if sig.operand(index).rank == 2 else None
 
     @classmethod
     def cases(cls, rng: np.random.Generator) -> Iterable[Case]:

@@ -1,0 +1,146 @@
+"""Softmax over one axis: in float, and in integers with one 256-entry table and one division per element."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from qcc.ir.errors import VerifyError
+from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
+from qcc.ir.ops.quant import softmax_qparams
+from qcc.ir.ops.shape import Reshape, Transpose, axis_index
+from qcc.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from qcc.ir.graph import Node, Value
+    from qcc.ir.importing import OnnxNode
+    from qcc.ir.lowering import Lowering
+
+EXP_ONE = 2**23  # exp(0) in the table: 2^23 * 256 * 256 elements stay within 2^39
+
+
+class _OverAxis(Op):
+    """Base: one axis of the operand is normalized. ``axis`` counts from the front."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    axis: int
+
+    def infer(self, *operands: TensorType | None) -> TensorType:
+        """f32 of the same shape."""
+        x = operands[0]
+        assert x is not None
+        if not 0 <= self.axis < x.rank:
+            raise VerifyError(f"{self.name}: axis {self.axis} is not an axis of {x}")
+        if x.dtype is not DType.F32:
+            raise VerifyError(f"{self.name} needs a float operand, got {x}")
+        return x.with_qparams(None)
+
+    def permuted(self, perm: tuple[int, ...], sig: Signature) -> Op | None:
+        """The axis of the operand before it is permuted."""
+        return replace(self, axis=perm[self.axis])  # type: ignore[type-var]
+
+    def batches(self, sig: Signature) -> bool:
+        """Samples must not be normalized together."""
+        return self.axis != 0
+
+    @classmethod
+    def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
+        """The last axis, an inner one, and a long one."""
+        for axis, shape in ((1, (1, 10)), (3, (1, 2, 3, 7)), (1, (1, 4, 3, 2)), (1, (1, 300))):
+            yield Case(cls(axis), (rng.uniform(-5, 5, size=shape).astype(np.float32),))  # type: ignore[call-arg]
+
+
+@register_op
+class Softmax(_OverAxis):
+    """exp(x - max) / sum exp(x - max) along ``axis``.
+
+    Integer form, last axis only, x: s8 at scale s, table: s32[256], table[d] = round(2^23 exp(-s d)):
+    e = table[max(x) - x], y = min((256 e + sum(e) // 2) // sum(e), 255) - 128, in 64 bits; y has scale 1/256
+    and zero_point -128. Over n elements it is within 1/2 + (n + 1) / 2^16 LSB of the real softmax of the
+    dequantized x (the table is within half a unit of 2^-23, the division within half an LSB), or is 255/256
+    where the real value is nearer to 1.
+    """
+
+    name = "softmax"
+    operands = ("x", "table?")
+    axis: int = 1
+
+    def infer(self, *operands: TensorType | None) -> TensorType:
+        """The same shape; f32, or s8 with ``softmax_qparams()``."""
+        x, table = (*operands, None)[:2]
+        assert x is not None
+        if table is None:
+            return super().infer(x)
+        if x.dtype is not DType.S8 or table.dtype is not DType.S32 or table.shape != (256,):
+            raise VerifyError(f"softmax needs s8 x and s32[256] table, got {x} and {table}")
+        if self.axis != x.rank - 1:
+            raise VerifyError(f"softmax of integers works on the last axis, got {self.axis} of {x}")
+        return TensorType(DType.S8, x.shape, softmax_qparams())
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy, in the precision of x."""
+        x = operands[0]
+        assert x is not None
+        e = np.exp(x - x.max(axis=self.axis, keepdims=True))
+        return np.asarray(e / e.sum(axis=self.axis, keepdims=True))
+
+    def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
+        """The integer form of the class docstring."""
+        x, table = operands
+        assert x is not None
+        assert table is not None
+        wide = x.astype(np.int64)
+        e = table.astype(np.int64)[wide.max(axis=-1, keepdims=True) - wide]
+        total = e.sum(axis=-1, keepdims=True)
+        return np.asarray(np.minimum((256 * e + total // 2) // total, 255) - 128)
+
+    def quant_rule(self) -> QuantRule:
+        """The result is a fraction of 256."""
+        return QuantRule(result=softmax_qparams())
+
+    def quantize(self, q: Lowering, node: Node) -> Value | None:
+        """Softmax of the last axis, between transposes when ``axis`` is another."""
+        x = q.integer(node.input(0))
+        assert x.type.qparams is not None
+        steps = np.arange(256) * x.type.qparams.scale[0]
+        table = q.constant(np.rint(EXP_ONE * np.exp(-steps)).astype(np.int32), f"{node.name}_table")
+        last = x.type.rank - 1
+        perm = (*(i for i in range(last + 1) if i != self.axis), self.axis)
+        if self.axis != last:
+            x = q.emit(Transpose(perm), x, name=node.name)
+        y = q.emit(Softmax(last), x, table, name=node.name)
+        if self.axis != last:
+            y = q.emit(Transpose(tuple(int(i) for i in np.argsort(perm))), y, name=node.name)
+        return y if node.output.type.qparams == softmax_qparams() else q.requantize(y, node.output)
+
+
+@register_op
+class LogSoftmax(_OverAxis):
+    """x - max - log(sum exp(x - max)) along ``axis``; float only."""
+
+    name = "log_softmax"
+    axis: int = 1
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy, in the precision of x."""
+        x = operands[0]
+        assert x is not None
+        shifted = x - x.max(axis=self.axis, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=self.axis, keepdims=True)))
+
+
+@onnx_importer("Softmax", "LogSoftmax")
+def import_softmax(node: OnnxNode) -> Value:
+    """One axis (opset 13 and later), or all axes from ``axis`` on as one (before)."""
+    cls = Softmax if node.op_type == "Softmax" else LogSoftmax
+    x = node.input(0)
+    shape = x.type.shape
+    axis = axis_index(node, int(node.attrs.get("axis", -1 if node.opset >= 13 else 1)), len(shape))
+    if node.opset >= 13 or prod(shape[axis + 1 :]) == 1:
+        return node.emit(cls(axis), x)
+    flat = node.emit(Reshape((*shape[:axis], prod(shape[axis:]))), x)
+    return node.emit(Reshape(shape), node.emit(cls(axis), flat))
