@@ -40,24 +40,28 @@ class Step:
 class Call:
     """A kernel applied to a step: what emission prints.
 
-    ``params``: fields of the C params struct in declaration order (int, float, or sequences of them);
-    ``constants``: arrays (weights, bias, multipliers, tables) in the order of the C signature, with their C
-    parameter names; ``workspace_bytes``: scratch memory that the call needs in the arena.
+    ``params``: fields of the C params struct in declaration order (int, float, or sequences of them for array
+    fields); ``constants``: arrays (weights, bias, multipliers, tables) in the order of the C signature, with their C
+    parameter names, None for NULL; ``inputs``: the pointers passed, None for NULL (default: ``step.inputs``);
+    ``workspace_bytes``: scratch memory in the arena, passed as the last argument (``void *``) when it is not 0.
     """
 
     params: Mapping[str, int | float | Sequence[int]]
-    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    constants: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
     workspace_bytes: int = 0
+    inputs: tuple[Value | None, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One row of a target's kernel table.
 
-    ``pattern``: the step pattern it computes (``Step.pattern``); ``symbol``: the C function; ``params_type``: its params
-    struct; ``source``: its C file; ``accepts`` returns None, or the reason why this kernel cannot do the step;
-    ``lower`` makes the call (packs weights); ``priority``: higher wins; ``in_place``: the output may overwrite
-    input 0.
+    ``pattern``: the step pattern it computes (``Step.pattern``); ``dtype``: dtype of input 0 (``s8``, ``f32``);
+    ``symbol``: the C function; ``params_type``: its params struct; ``source``: its C file; ``accepts`` returns None,
+    or the reason why this kernel cannot do the step; ``lower`` makes the call (packs weights); ``priority``: higher
+    wins; ``in_place``: the output may overwrite input 0, or (as a tuple) any of these arguments of ``Call.inputs``, when
+    it needs no more bytes; ``variadic``: the inputs are passed as one argument, an array of ``const void *`` (the params
+    say how many).
     """
 
     pattern: str
@@ -68,4 +72,12 @@ class Kernel:
     lower: Callable[[Step], Call]
     accepts: Callable[[Step], str | None] = lambda step: None
     priority: int = 0
-    in_place: bool = False
+    in_place: bool | tuple[int, ...] = False
+    variadic: bool = False
+
+    @property
+    def overwritable(self) -> tuple[int, ...]:
+        """Indices of the inputs that the output may overwrite."""
+        if isinstance(self.in_place, tuple):
+            return self.in_place
+        return (0,) if self.in_place else ()

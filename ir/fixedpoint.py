@@ -24,6 +24,7 @@ Integers = NDArray[np.int64]
 
 MULTIPLIER_MIN, MULTIPLIER_MAX = 2**30, 2**31 - 1
 SHIFT_MIN, SHIFT_MAX = 1, 62
+_BLOCK = 2**16  # elements
 
 
 def saturate(q: NDArray[Any], low: int, high: int) -> NDArray[Any]:
@@ -77,12 +78,31 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
 
 def requantize(
-    acc: NDArray[Any], multiplier: ArrayLike, shift: ArrayLike, zero_point: int, low: int, high: int
-) -> Integers:
-    """Equation (4), saturating to [low, high]. ``multiplier`` and ``shift`` broadcast along the last axis."""
+    acc: NDArray[Any],
+    multiplier: ArrayLike,
+    shift: ArrayLike,
+    zero_point: int,
+    low: int,
+    high: int,
+    dtype: type[np.signedinteger[Any]] = np.int64,
+) -> NDArray[Any]:
+    """Equation (4), saturating to [low, high], which ``dtype`` holds. ``multiplier`` and ``shift``: scalars, or [C].
+
+    ``acc`` is [..., C]; it is worked on in blocks, whose 64-bit values stay in the cache.
+    """
     m, s = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
-    rounded = (np.asarray(acc, np.int64) * m + (np.int64(1) << (s - 1))) >> s
-    return saturate(rounded + zero_point, low, high)
+    half = np.int64(1) << (s - 1)
+    result = np.empty(np.shape(acc), dtype)
+    rows, results = (a.reshape(-1, a.shape[-1] if a.ndim else 1) for a in (np.asarray(acc), result))
+    count = max(1, _BLOCK // max(1, rows.shape[1]))
+    for start in range(0, len(rows), count):
+        q = rows[start : start + count].astype(np.int64)
+        q *= m
+        q += half
+        q >>= s
+        q += zero_point
+        results[start : start + count] = saturate(q, low, high)
+    return result
 
 
 _NUMPY: dict[str, type[np.signedinteger[Any]] | type[np.unsignedinteger[Any]]] = {

@@ -1,4 +1,44 @@
-"""qcc.passes: see docs/architecture.md."""
+"""Graph-to-graph passes; importing this package fills the registry. The modules stand in pipeline order."""
 
 if __name__ != "qcc.passes":
     raise ImportError("import this package as qcc.passes")
+
+# isort: off
+from qcc.passes import (
+    # float graph
+    canonicalize,
+    fold_constants,
+    fold_batch_norm,
+    layout,
+    fold_pad,
+    fold_affine,
+    eliminate_dead,
+    # float to annotated graph
+    fuse_epilogues,
+    calibrate,
+    choose_qparams,
+    # annotated to integer graph
+    quantize_ops,
+    # integer to planned graph
+    fold_zero_points,
+    plan_accumulators,
+    remove_dead_channels,
+)
+# isort: on
+
+__all__ = [
+    "calibrate",
+    "canonicalize",
+    "choose_qparams",
+    "eliminate_dead",
+    "fold_affine",
+    "fold_batch_norm",
+    "fold_constants",
+    "fold_pad",
+    "fold_zero_points",
+    "fuse_epilogues",
+    "layout",
+    "plan_accumulators",
+    "quantize_ops",
+    "remove_dead_channels",
+]

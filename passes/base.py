@@ -23,7 +23,7 @@ class Note:
 
 @dataclass(frozen=True)
 class PassResult:
-    """Whether the graph changed, and the decisions taken. ``graph`` is set by a pass that builds a new one."""
+    """Whether the graph changed, and the decisions taken; ``graph`` is set by a pass that builds a new one."""
 
     changed: bool
     notes: tuple[Note, ...] = ()
@@ -46,8 +46,8 @@ class Pass:
     """Base of all passes. Subclasses are frozen dataclasses made by ``register_pass``.
 
     ``stage``: the graph stage it needs ("" for any); ``result_stage``: the stage it leaves ("" for the same);
-    ``requires`` / ``ensures``: names of properties (see ``qcc.passes.manager.PROPERTIES``); ``exactness``: what it may do to results:
-    the same bits, the same up to float reassociation, or approximate.
+    ``requires`` / ``ensures``: names of properties (``qcc.passes.manager.PROPERTIES``); ``exactness``: what it
+    may do to results: the same bits, the same up to float reassociation, or approximate.
     """
 
     name: ClassVar[str]
@@ -63,11 +63,11 @@ class Pass:
 
 
 PASSES: dict[str, type[Pass]] = {}
-PassClass = TypeVar("PassClass", bound=type[Pass])
+PassT = TypeVar("PassT", bound=Pass)
 
 
 @dataclass_transform(frozen_default=True)
-def register_pass(cls: PassClass) -> PassClass:
+def register_pass(cls: type[PassT]) -> type[PassT]:
     """Class decorator: make the pass a frozen dataclass and enter it in PASSES."""
     made = dataclass(frozen=True)(cls)
     if made.run is Pass.run:

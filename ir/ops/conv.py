@@ -68,39 +68,42 @@ class Conv2d(Op):
         return np.asarray((y if bias is None else y + bias), np.float32)
 
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
-        """Exact accumulator, int64."""
+        """Exact accumulator, int32 or int64."""
         x, w, bias = (*operands, None)[:3]
         assert x is not None
         assert w is not None
-        acc = self._sum(x, w, self.pad_value, np.int64)
-        if self.x_zero_point:
-            acc = acc - self.x_zero_point * w.astype(np.int64).sum(axis=(1, 2, 3))
-        return np.asarray(acc if bias is None else acc + bias.astype(np.int64))
+        filters = w.astype(np.int64).reshape(len(w), -1)
+        dtype = exact.carrier(max(exact.largest(x), abs(self.pad_value)), filters.T)
+        offset = -self.x_zero_point * filters.sum(axis=1)
+        if bias is not None:
+            offset += bias
+        return exact.plus(self._sum(x, w, self.pad_value, dtype), offset)
 
     def _sum(self, x: Array, w: Array, pad_value: float, dtype: Any) -> NDArray[Any]:
-        x = pad_spatial(x, self.pads, pad_value)
+        """The convolution, computed in ``dtype``."""
+        x, w = pad_spatial(x.astype(dtype), self.pads, pad_value), w.astype(dtype)
         o, kh, kw, per_group = w.shape
-        depthwise = per_group == 1 and self.groups == x.shape[-1] and o == self.groups
-        if depthwise:
-            total: Any = 0
-            wide = np.int32 if dtype is np.int64 and kh * kw < 2**16 and w.dtype == np.int8 else dtype
-            for (a, b), tap in taps(x, (kh, kw), self.strides, self.dilations):
-                total = total + tap.astype(wide) * w[:, a, b, 0].astype(wide)
-            return np.asarray(total, dtype)
-        matmul = exact.matmul if dtype is np.int64 else np.matmul
+        if per_group == 1 and o == self.groups == x.shape[-1]:
+            return self._depthwise_sum(x, w)
         per_out = o // self.groups
         parts = []
         for g in range(self.groups):
             xg = x[..., g * per_group : (g + 1) * per_group]
             wg = w[g * per_out : (g + 1) * per_out].reshape(per_out, -1).T
-            if dtype is not np.int64:
-                wg = wg.astype(dtype)
-            blocks = [
-                matmul(p if dtype is np.int64 else p.astype(dtype), wg)
-                for p in patches(xg, (kh, kw), self.strides, self.dilations)
-            ]
-            parts.append(np.concatenate(blocks))
+            blocks = [exact.product(p, wg) for p in patches(xg, (kh, kw), self.strides, self.dilations)]
+            parts.append(np.concatenate(blocks) if len(blocks) > 1 else blocks[0])
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def _depthwise_sum(self, x: Array, w: Array) -> NDArray[Any]:
+        """One image at a time, so that the sums stay in the cache while the taps are added."""
+        _, kh, kw, _ = w.shape
+        sums = []
+        for image in x:
+            total: Any = 0
+            for (a, b), tap in taps(image[None], (kh, kw), self.strides, self.dilations):
+                total = total + tap * w[:, a, b, 0]
+            sums.append(total)
+        return np.concatenate(sums)
 
     def with_padding(self, pads: tuple[int, int, int, int], value: float) -> Op | None:
         """Zeros join the convolution's own padding."""

@@ -112,7 +112,7 @@ class Requantize(Op):
             acc = acc.astype(np.int64) - zero_point
         assert sig.result.qparams is not None
         return fixedpoint.requantize(
-            acc, multiplier, shift, sig.result.qparams.zero_point, self.low, self.high
+            acc, multiplier, shift, sig.result.qparams.zero_point, self.low, self.high, np.int8
         )
 
     def interval(self, sig: Signature, *operands: Interval | Array | None) -> Interval:
@@ -120,7 +120,8 @@ class Requantize(Op):
         x = operands[0]
         assert isinstance(x, Interval)
         rest = tuple(o for o in operands[1:] if not isinstance(o, Interval))
-        return Interval(self.int_ref(sig, x.low, *rest), self.int_ref(sig, x.high, *rest))
+        low, high = (self.int_ref(sig, bound, *rest).astype(np.int64) for bound in (x.low, x.high))
+        return Interval(low, high)
 
     def channel_map(self, sig: Signature) -> tuple[int, ...]:
         """Channel by channel."""

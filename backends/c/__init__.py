@@ -1,0 +1,1 @@
+"""Emission of a program as a C library, its compilation, and calls into it."""

@@ -1,0 +1,181 @@
+"""Emission: a program as a folder of C files that needs nothing else to be built."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.backends.c.metadata import metadata_of
+from qcc.backends.c.names import c_array, c_comment
+from qcc.backends.c.views import Views
+from qcc.backends.program import Program
+from qcc.ir.errors import TargetError
+
+FOLDER = Path(__file__).parent
+RUNTIME = FOLDER / "runtime"
+_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+_NUMBERS = re.compile(r"\[\s+-?\d+(?:,\s+-?\d+)*\s+\]")
+
+
+@dataclass(frozen=True)
+class EmitOptions:
+    """What emission cannot read from the program.
+
+    ``model_name``, ``model_sha256``: where the program comes from; ``options``: the compile options, for the record;
+    ``extra``: called with the new folder before it gets its name, to add files of the caller's;
+    ``vectors``: pairs of input and output bytes (s8 or u8 arrays of NAME_INPUT_BYTES, NAME_OUTPUT_BYTES).
+    """
+
+    model_name: str = ""
+    model_sha256: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    extra: Callable[[Path], None] = lambda folder: None
+    vectors: Sequence[tuple[NDArray[Any], NDArray[Any]]] = ()
+
+
+def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> Path:
+    """Write the library into ``folder`` and return it. The same input gives the same bytes.
+
+    Everything is written into a new folder beside it and then renamed, so it is never half there. A folder that
+    exists is replaced if it is empty or was written by qcc. Raises TargetError otherwise.
+    """
+    folder = Path(folder).absolute()
+    check_replaceable(folder)
+    options = options or EmitOptions()
+    texts = _texts(program, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.parent / f".{folder.name}.{os.getpid()}.new"
+    old = fresh.with_suffix(".old")
+    fresh.mkdir()
+    try:
+        for name, text in texts.items():
+            (fresh / name).write_text(text, encoding="utf-8", newline="\n")
+        options.extra(fresh)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def find_record(folder: Path) -> Path | None:
+    """The metadata file of a folder that ``emit`` wrote; None for any other folder."""
+    records = (p for p in sorted(folder.glob("*.json")) if p.is_file())
+    return next((p for p in records if b'"generator": "qcc ' in p.read_bytes()), None)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise TargetError for a folder that ``emit`` would not replace: a file, or what others have filled."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise TargetError(f"{folder} is a file", hint="name a folder for the C library")
+    if any(folder.iterdir()) and find_record(folder) is None:
+        raise TargetError(
+            f"{folder} is not empty and was not written by qcc", hint="name a new or an empty folder"
+        )
+
+
+def _texts(program: Program, options: EmitOptions) -> dict[str, str]:
+    """All files by name."""
+    kernels = {op.kernel.source.name: op.kernel.source for op in program.operations}
+    headers = _headers([RUNTIME / "qcc_kernels.h", RUNTIME / "qcc_requantize.h", *kernels.values()])
+    sources = {name: path.read_text(encoding="utf-8") for name, path in (kernels | headers).items()}
+    views = Views(program)
+    name = program.name
+    used = [
+        h
+        for h in headers
+        if any(re.search(rf"\b{op.kernel.symbol}\(", sources[h]) for op in program.operations)
+    ]
+    context = views.context() | {
+        "provenance": _provenance(program, options),
+        "headers": sorted({"qcc_kernels.h", *used}),
+        "vectors": [_vector(program, *pair) for pair in options.vectors],
+        "sources": [f"{name}.c", f"{name}_weights.c", *sorted(kernels)],
+        "feature_flags": " ".join(f for f in program.target.flags if f.startswith("-m")),
+    }
+    files = {
+        f"{name}.h": "model.h.in",
+        f"{name}.c": "model.c.in",
+        f"{name}_weights.h": "weights.h.in",
+        f"{name}_weights.c": "weights.c.in",
+        "CMakeLists.txt": "CMakeLists.txt.in",
+    }
+    if options.vectors:
+        files |= {"test_main.c": "test_main.c.in", f"{name}_vectors.h": "vectors.h.in"}
+    texts = {file: render(template, context) for file, template in files.items()}
+    record = metadata_of(program, views.constant_bytes) | {
+        "generator": f"qcc {version('qcc')}",
+        "model": {"name": options.model_name, "sha256": options.model_sha256},
+        "options": dict(options.options),
+    }
+    texts[f"{name}.json"] = _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
+    return texts | sources
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """A template of this package, with names that are not defined refused."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # C, not HTML; names and texts went through qcc.backends.c.names
+    )
+    return environment.get_template(template).render(context)
+
+
+def _headers(files: Sequence[Path]) -> dict[str, Path]:
+    """Headers that the files include in quotes, and the headers these include."""
+    found: dict[str, Path] = {p.name: p for p in files if p.suffix == ".h"}
+    pending = list(files)
+    while pending:
+        path = pending.pop()
+        for name in _INCLUDE.findall(path.read_text(encoding="utf-8")):
+            header = next((f / name for f in (path.parent, RUNTIME) if (f / name).is_file()), None)
+            assert header is not None, f"{path} includes {name}, which is nowhere"
+            if name not in found:
+                found[name] = header
+                pending.append(header)
+    return dict(sorted(found.items()))
+
+
+def _provenance(program: Program, options: EmitOptions) -> list[str]:
+    model = options.model_name or program.graph.name
+    digest = f", sha256 {options.model_sha256}" if options.model_sha256 else ""
+    settings = "".join(f", {key}={value}" for key, value in options.options.items())
+    lines = [
+        f"Made by qcc {version('qcc')} from {model}{digest}.",
+        f"Target: {program.target.name}{settings}.",
+    ]
+    return [c_comment(line) for line in lines]
+
+
+def _vector(program: Program, inputs: NDArray[Any], outputs: NDArray[Any]) -> dict[str, list[str]]:
+    sizes = {"inputs": program.input_bytes, "outputs": program.output_bytes}
+    arrays = {"inputs": inputs, "outputs": outputs}
+    for side, array in arrays.items():
+        if array.nbytes != sizes[side]:
+            raise ValueError(f"a test vector has {array.nbytes} bytes of {side}, expected {sizes[side]}")
+    return {side: c_array(np.ascontiguousarray(a).reshape(-1).view(np.int8)) for side, a in arrays.items()}
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers.group().split()).replace("[ ", "[").replace(" ]", "]")

@@ -1,0 +1,54 @@
+"""The record of a compiled model: what a program that loads or reports on it needs to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qcc.backends.program import Operation, Port, Program
+from qcc.ir.types import TensorType
+
+
+def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
+    """Sizes, ports with their qparams, and one entry for each layer. All values are plain JSON."""
+    return {
+        "name": program.name,
+        "target": program.target.name,
+        "arena_bytes": program.plan.arena_bytes,
+        "arena_lower_bound_bytes": program.plan.lower_bound_bytes,
+        "arena_align": program.target.alignment,
+        "constant_bytes": constant_bytes,
+        "macs": sum(op.macs for op in program.operations),
+        "input_bytes": program.input_bytes,
+        "output_bytes": program.output_bytes,
+        "input_arena_offset": program.input_arena_offset,
+        "output_arena_offset": program.output_arena_offset,
+        "inputs": [_port(p) for p in program.inputs],
+        "outputs": [_port(p) for p in program.outputs],
+        "layers": [_layer(op) for op in program.operations],
+    }
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "offset": port.offset, **_tensor(port.value.type)}
+
+
+def _tensor(type_: TensorType) -> dict[str, Any]:
+    found: dict[str, Any] = {"dtype": type_.dtype.value, "shape": list(type_.shape), "bytes": type_.bytes}
+    if type_.dtype.is_integer and type_.qparams is not None and type_.qparams.axis is None:
+        found |= {"scale": type_.qparams.scale[0], "zero_point": type_.qparams.zero_point}
+    return found
+
+
+def _layer(operation: Operation) -> dict[str, Any]:
+    step, call = operation.step, operation.call
+    return {
+        "name": step.output.name,
+        "pattern": step.pattern,
+        "kernel": operation.kernel.symbol,
+        "refused": [{"kernel": r.kernel.symbol, "reason": r.reason} for r in operation.refused],
+        "inputs": [v.name for v in step.inputs],
+        "output": _tensor(step.output.type),
+        "macs": operation.macs,
+        "constant_bytes": sum(a.nbytes for a in call.constants.values() if a is not None),
+        "workspace_bytes": call.workspace_bytes,
+    }

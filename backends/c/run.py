@@ -1,0 +1,181 @@
+"""Calls into compiled libraries: loaded into this process, or as a program under the target's emulator."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.backends.c.build import build_program, build_shared, run_program
+from qcc.backends.c.emit import RUNTIME, find_record, render
+from qcc.backends.target import Target
+from qcc.ir.errors import TargetError, VerifyError
+from qcc.ir.types import DType
+
+Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
+
+
+class Compiled:
+    """A compiled model. ``path``: the library or program; ``meta``: the record in NAME.json (see ``metadata_of``)."""
+
+    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+
+    def run_bytes(self, inputs: Bytes) -> Bytes:
+        """u8[N, input_bytes] to u8[N, output_bytes]."""
+        raise NotImplementedError
+
+    def run(self, inputs: Array | Mapping[str, Array]) -> Any:
+        """Run N samples. One array for a model with one input, else a mapping by name; likewise the result.
+
+        Shapes: [N, *shape], or [N, *shape[1:]] where shape[0] is 1. Raises VerifyError for a wrong name, shape or dtype.
+        """
+        ports = self.meta["inputs"]
+        given = inputs if isinstance(inputs, Mapping) else {ports[0]["name"]: inputs}
+        if set(given) != {p["name"] for p in ports}:
+            raise VerifyError(f"inputs must be {[p['name'] for p in ports]}, got {list(given)}")
+        parts = {p["name"]: _as_bytes(p, np.asarray(given[p["name"]])) for p in ports}
+        counts = {len(part) for part in parts.values()}
+        if len(counts) != 1:
+            raise VerifyError(f"inputs have different numbers of samples: {sorted(counts)}")
+        block = np.zeros((counts.pop(), self.meta["input_bytes"]), np.uint8)
+        for port in ports:
+            block[:, port["offset"] : port["offset"] + port["bytes"]] = parts[port["name"]]
+        result = self.run_bytes(block)
+        outputs = {p["name"]: _from_bytes(p, result) for p in self.meta["outputs"]}
+        return outputs if len(outputs) > 1 or isinstance(inputs, Mapping) else next(iter(outputs.values()))
+
+    def run_int8(self, inputs: Array | Mapping[str, Array]) -> Any:
+        """``run`` for a model with an integer boundary."""
+        return self.run(inputs)
+
+
+class Library(Compiled):
+    """A shared library, called through ctypes with an arena of its own."""
+
+    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+        super().__init__(path, meta)
+        function = getattr(_open_library(path), f"{meta['name']}_run")
+        function.argtypes = [ctypes.c_void_p] * 3
+        function.restype = ctypes.c_int
+        self._function = function
+        self._arena = _aligned(meta["arena_bytes"], meta["arena_align"])
+
+    def run_bytes(self, inputs: Bytes) -> Bytes:
+        """One call for each sample. Raises VerifyError when a call fails."""
+        source = _aligned(self.meta["input_bytes"], 64)
+        result = _aligned(self.meta["output_bytes"], 64)
+        outputs = np.zeros((len(inputs), self.meta["output_bytes"]), np.uint8)
+        addresses = [a.ctypes.data for a in (self._arena, source, result)]
+        for row, output in zip(inputs, outputs, strict=True):
+            source[:] = row
+            status = self._function(*addresses)
+            if status != 0:
+                raise VerifyError(f"{self.meta['name']}_run returned {status}")
+            output[:] = result
+        return outputs
+
+    def prepared(self, sample: Bytes) -> Callable[[], int]:
+        """A call on one sample, u8[input_bytes], with nothing left to do but the inference: for timing."""
+        source, result = _aligned(self.meta["input_bytes"], 64), _aligned(self.meta["output_bytes"], 64)
+        source[:] = sample
+        memory = (self._arena, source, result)
+        addresses = [ctypes.c_void_p(a.ctypes.data) for a in memory]
+
+        def call(keep: object = memory) -> int:  # the call holds the memory it writes to
+            return int(self._function(*addresses))
+
+        return call
+
+
+class Emulated(Compiled):
+    """A program that reads samples from a file and writes results to another, run as the target says."""
+
+    def __init__(self, path: Path, meta: Mapping[str, Any], target: Target) -> None:
+        super().__init__(path, meta)
+        self._target = target
+
+    def run_bytes(self, inputs: Bytes) -> Bytes:
+        """One run of the program for all samples."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "input.bin").write_bytes(inputs.tobytes())
+            arguments = () if self._target.semihosting else ("input.bin", "output.bin")
+            run_program(self.path.absolute(), self._target, arguments, folder)
+            data = np.fromfile(folder / "output.bin", np.uint8)
+        if data.size != len(inputs) * self.meta["output_bytes"]:
+            raise TargetError(
+                f"{self.path.name} stopped after {data.size // self.meta['output_bytes']} samples"
+            )
+        return data.reshape(len(inputs), self.meta["output_bytes"])
+
+
+def load(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
+    """Build the emitted ``folder`` for ``target`` and make it callable. Raises TargetError when that fails here."""
+    record = find_record(folder)
+    if record is None:
+        raise TargetError(f"{folder} holds no library written by qcc")
+    meta = json.loads(record.read_text(encoding="utf-8"))
+    build_folder = build_folder or folder / "build"
+    if target.is_native:
+        return Library(build_shared(folder, target, build_folder), meta)
+    return Emulated(build_batch(folder, target, meta, build_folder), meta, target)
+
+
+def build_batch(folder: Path, target: Target, meta: Mapping[str, Any], build_folder: Path) -> Path:
+    """The program behind ``Emulated``."""
+    kinds = {p["dtype"] for p in meta["inputs"]}, {p["dtype"] for p in meta["outputs"]}
+    in_type, out_type = ("int8_t" if k == {"s8"} else "float" if k == {"f32"} else "void" for k in kinds)
+    template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
+    name = meta["name"]
+    text = render(template, {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type})
+    build_folder.mkdir(parents=True, exist_ok=True)
+    main = build_folder / f"{name}_batch.c"
+    main.write_text(text, encoding="utf-8", newline="\n")
+    if not target.semihosting:
+        return build_program(folder, target, [main], build_folder)
+    sources = [main, RUNTIME / "cortex_m_startup.c"]
+    script = f"-T{RUNTIME / 'cortex_m_mps2.ld'}"
+    return build_program(
+        folder, target, sources, build_folder, (f"-I{RUNTIME}",), (script, *_builtins(target))
+    )
+
+
+def _open_library(path: Path) -> ctypes.CDLL:
+    """Loaded from a copy of its own: for a path it has seen, the loader returns the library loaded then."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".load-") as folder:
+        return ctypes.CDLL(shutil.copy2(path, folder))
+
+
+def _builtins(target: Target) -> tuple[str, ...]:
+    return ("-lgcc",) if any(c.argv[0].endswith("gcc") for c in target.compilers[:1]) else ()
+
+
+def _aligned(size: int, alignment: int) -> Bytes:
+    memory = np.zeros(size + alignment, np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + size]
+
+
+def _as_bytes(port: Mapping[str, Any], array: Array) -> Bytes:
+    shape, dtype = tuple(port["shape"]), DType(port["dtype"]).numpy
+    if array.dtype != dtype:
+        raise VerifyError(f"input {port['name']} must be {dtype}, got {array.dtype}")
+    if array.shape[1:] != shape and not (shape[:1] == (1,) and array.shape[1:] == shape[1:]):
+        raise VerifyError(f"input {port['name']} must have shape (N, {str(shape)[1:]}, got {array.shape}")
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
+
+
+def _from_bytes(port: Mapping[str, Any], block: Bytes) -> Array:
+    shape, dtype = tuple(port["shape"]), DType(port["dtype"]).numpy
+    part = np.ascontiguousarray(block[:, port["offset"] : port["offset"] + port["bytes"]]).view(dtype)
+    return part.reshape(len(block), *(shape[1:] if shape[:1] == (1,) else shape))

@@ -1,0 +1,251 @@
+"""What the templates print: a program as lines of C, each prepared here in small pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of
+from qcc.backends.program import Operation, Port, Program
+from qcc.ir.graph import Value
+from qcc.ir.types import TensorType
+
+
+class Views:
+    """Names of one program's C objects, and the template context made of them."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.constants: dict[tuple[str, bytes], dict[str, Any]] = {}
+        self.offsets: list[dict[str, Any]] = []
+        self._offset_names: dict[int, str] = {}  # by id of value
+        self._at, self._steps = Names("at_"), Names("step_")
+        self._data = Names(f"{program.name}_")
+        self._used: set[str] = set()
+        self._blocks = {"arena": "memory", "input": "in", "output": "out"}
+        if block_type(program.inputs) != "int8_t":
+            self._blocks["input"] = "input"
+        if block_type(program.outputs) != "int8_t":
+            self._blocks["output"] = "output"
+        for operation in program.operations:
+            self._reserve(operation.step.output)
+        self.operations = [self._operation(op) for op in program.operations]
+        self.copies = [self._copy(port) for port in program.copies]
+        self._align_comments()
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constant arrays."""
+        return sum(c["bytes"] for c in self.constants.values())
+
+    def context(self) -> dict[str, Any]:
+        """Variables of the templates."""
+        program = self.program
+        return {
+            "name": program.name,
+            "NAME": program.name.upper(),
+            "description": c_comment(f"{program.graph.name}, compiled for {program.target.name}"),
+            "arena_bytes": program.plan.arena_bytes,
+            "arena_align": program.target.alignment,
+            "lower_bound": program.plan.lower_bound_bytes,
+            "input_bytes": program.input_bytes,
+            "output_bytes": program.output_bytes,
+            "input_arena_offset": program.input_arena_offset,
+            "output_arena_offset": program.output_arena_offset,
+            "in_type": block_type(program.inputs),
+            "out_type": block_type(program.outputs),
+            "inputs": [self._port(p, "INPUT", program.inputs) for p in program.inputs],
+            "outputs": [self._port(p, "OUTPUT", program.outputs) for p in program.outputs],
+            "macs": sum(op.macs for op in program.operations),
+            "weight_bytes": self.constant_bytes,
+            "constants": list(self.constants.values()),
+            "offsets": self.offsets,
+            "operations": self.operations,
+            "copies": self.copies,
+            "uses": {
+                "input": "input" in self._used and self._blocks["input"] == "input",
+                "output": "output" in self._used and self._blocks["output"] == "output",
+                "arena": "arena" in self._used,
+            },
+            "body": [op["invocation"] for op in self.operations] + self.copies,
+        }
+
+    # ------------------------------------------------------------------ memory
+    def _reserve(self, value: Value) -> None:
+        place = self.program.place(value)
+        if place.region == "arena":
+            name = self._at.make(value.name)
+            self._offset_names[id(value)] = name
+            comment = c_comment(f"{value.name}: {shape_text(value.type)}")
+            self.offsets.append({"name": name, "value": place.offset, "comment": comment})
+
+    def _workspace(self, operation: Operation) -> str:
+        assert operation.workspace is not None
+        name = self._at.make(f"{operation.step.output.name}_workspace")
+        comment = c_comment(
+            f"scratch memory of {operation.step.output.name}: {operation.call.workspace_bytes} bytes"
+        )
+        self.offsets.append({"name": name, "value": operation.workspace, "comment": comment})
+        self._used.add("arena")
+        return f"memory + {name}"
+
+    def _align_comments(self) -> None:
+        widths = [len(f"{o['name']}{o['value']}") for o in self.offsets]
+        for offset, width in zip(self.offsets, widths, strict=True):
+            offset["pad"] = " " * (max(widths) - width)
+
+    def _address(self, value: Value) -> str:
+        """The bytes of a tensor, ``int8_t *`` (or the array of a constant)."""
+        place = self.program.place(value)
+        if place.region == "constant":
+            return self._constant(self._owner(value).data, self._owner(value).name, value.name)
+        self._used.add(place.region)
+        block = self._blocks[place.region]
+        if place.region == "arena":
+            return f"{block} + {self._offset_names[id(self._owner(value))]}"
+        return f"{block} + {place.offset}" if place.offset else block
+
+    def _owner(self, value: Value) -> Value:
+        """The value whose bytes an alias names."""
+        while id(value) not in self._offset_names and value.producer is not None:
+            value = value.producer.input(0)
+        return value
+
+    def _pointer(self, value: Value, const: str) -> str:
+        address, c_type = self._address(value), C_TYPES[value.type.dtype.value]
+        if c_type == "int8_t" or self.program.place(value).region == "constant":
+            return address
+        return f"({const}{c_type} *)({const}void *)({address})"
+
+    # ------------------------------------------------------------------ constants
+    def _constant(self, array: NDArray[Any] | None, owner: str, what: str) -> str:
+        if array is None:
+            return "NULL"
+        key = str(array.dtype), np.ascontiguousarray(array).tobytes()
+        if key not in self.constants:
+            self.constants[key] = {
+                "name": self._data.make(f"{owner}_{what}"),
+                "type": c_type_of(array),
+                "count": array.size,
+                "bytes": array.nbytes,
+                "comment": c_comment(
+                    f"{owner}, {what}: {array.dtype.name}[{', '.join(map(str, array.shape))}]"
+                ),
+                "lines": c_array(array),
+            }
+        return str(self.constants[key]["name"])
+
+    # ------------------------------------------------------------------ operations
+    def _operation(self, operation: Operation) -> dict[str, Any]:
+        step, call, kernel = operation.step, operation.call, operation.kernel
+        scope = Names()
+        for name in ("params", "output", "workspace", "inputs"):
+            scope.make(name)
+        inputs = [(scope.make(_operand_name(operation, v)) if v else "NULL", v) for v in operation.inputs]
+        parameters = [f"const {C_TYPES[v.type.dtype.value]} *{name}" for name, v in inputs if v]
+        parameters.append(f"{C_TYPES[step.output.type.dtype.value]} *output")
+        passed = [self._pointer(v, "const ") for _, v in inputs if v]
+        passed.append(self._pointer(step.output, ""))
+        arguments = ["&params", *(["inputs"] if kernel.variadic else [name for name, _ in inputs])]
+        arguments += [self._constant(a, step.output.name, what) for what, a in call.constants.items()]
+        arguments.append("output")
+        if call.workspace_bytes:
+            parameters.append("void *workspace")
+            passed.append(self._workspace(operation))
+            arguments.append("workspace")
+        name = self._steps.make(step.output.name)
+        fields = [(_field(value), key) for key, value in call.params.items()]
+        width = max(len(value) for value, _ in fields)
+        return {
+            "name": name,
+            "title": c_comment(f"{step.output.name} = {step.pattern}"),
+            "comments": _description(operation),
+            "parameters": ", ".join(parameters),
+            "params_type": kernel.params_type,
+            "fields": fields,
+            "pads": [" " * (min(width, 40) - len(value)) for value, _ in fields],
+            "pointers": ", ".join(n for n, _ in inputs) if kernel.variadic else "",
+            "call": call_lines(kernel.symbol, arguments),
+            "invocation": f"{name}({', '.join(passed)});",
+        }
+
+    def _copy(self, port: Port) -> str:
+        source = self._address(port.value)
+        self._used.add("output")
+        target = self._blocks["output"] + (f" + {port.offset}" if port.offset else "")
+        return f"copy_bytes({source}, {target}, {port.value.type.bytes});"
+
+    # ------------------------------------------------------------------ ports
+    def _port(self, port: Port, side: str, ports: Sequence[Port]) -> Mapping[str, Any]:
+        index = str(ports.index(port)) if len(ports) > 1 else ""
+        prefix, type_ = f"{self.program.name.upper()}_{side}{index}", port.value.type
+        macros: list[tuple[str, str, str]] = [
+            (f"{prefix}_OFFSET", str(port.offset), "bytes from the start of all"),
+            (f"{prefix}_ELEMENTS", str(type_.elements), C_TYPES[type_.dtype.value]),
+            (f"{prefix}_RANK", str(type_.rank), ""),
+            (f"{prefix}_DIMS", "{" + ", ".join(map(str, type_.shape or (1,))) + "}", ""),
+            (f"{prefix}_TYPE", C_TYPES[type_.dtype.value], ""),
+        ]
+        if type_.dtype.is_integer and type_.qparams is not None and type_.qparams.axis is None:
+            scale = type_.qparams.scale[0]
+            macros.append((f"{prefix}_SCALE", c_number(scale), f"{scale:.9g}"))
+            zero_point = type_.qparams.zero_point
+            macros.append(
+                (f"{prefix}_ZERO_POINT", f"({zero_point})" if zero_point < 0 else str(zero_point), "")
+            )
+        return {"comment": c_comment(f"{port.name}: {shape_text(type_)}"), "macros": macros}
+
+
+def shape_text(type_: TensorType) -> str:
+    """``s8[1, 8, 8, 4]``."""
+    return f"{type_.dtype.value}[{', '.join(map(str, type_.shape))}]"
+
+
+def block_type(ports: Sequence[Port]) -> str:
+    """The C type that NAME_run takes for a block: that of its ports, void when they differ."""
+    types = dict.fromkeys(C_TYPES[p.value.type.dtype.value] for p in ports)
+    return next(iter(types)) if len(types) == 1 else "void"
+
+
+def call_lines(symbol: str, arguments: Sequence[str]) -> list[str]:
+    """A call, its arguments filled into lines of at most LINE characters."""
+    indent = " " * (len(symbol) + 1)
+    lines, current = [], f"{symbol}("
+    for index, argument in enumerate(arguments):
+        piece = argument + (");" if index == len(arguments) - 1 else ",")
+        if len(current) + len(piece) + 3 > LINE and current.strip() != f"{symbol}(":
+            lines.append(current.rstrip())
+            current = indent
+        current += piece + " "
+    return [*lines, current.rstrip()]
+
+
+def _field(value: int | float | Sequence[int]) -> str:
+    if isinstance(value, Sequence):
+        return "{" + ", ".join(c_number(v) for v in value) + "}"
+    return c_number(value)
+
+
+def _operand_name(operation: Operation, value: Value) -> str:
+    """The op's own name of an operand; ``skip`` for what a fused node reads."""
+    root = operation.step.root
+    names = root.op.operands
+    for index, operand in enumerate(root.inputs):
+        if operand is value:
+            return f"{names[0].rstrip('*')}{index}" if names[0].endswith("*") else names[index].rstrip("?")
+    return "skip"
+
+
+def _description(operation: Operation) -> list[str]:
+    step = operation.step
+    sources = ", ".join(f"{v.name} {shape_text(v.type)}" for v in step.inputs)
+    lines = [f"{sources} -> {shape_text(step.output.type)}" if sources else shape_text(step.output.type)]
+    if operation.macs:
+        size = sum(a.nbytes for a in operation.call.constants.values() if a is not None)
+        lines.append(f"{operation.macs} MACs, {size} bytes of constants")
+    if step.root.location is not None and step.root.location.node:
+        lines.append(f"from node {step.root.location.node}")
+    return [c_comment(line) for line in lines]

@@ -1,0 +1,250 @@
+"""Program: all that emission needs, as data: calls in order, where every tensor lives, packed constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qcc.backends.boundary import with_boundary
+from qcc.backends.c.names import library_name
+from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
+from qcc.backends.select import Refusal, Selection, is_alias, select
+from qcc.backends.target import Target
+from qcc.ir.graph import Graph, Value
+
+PORT_ALIGNMENT = 16  # of each input and output in its block
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lives: ``region`` is ``arena``, ``input``, ``output`` (block of ports) or ``constant``."""
+
+    region: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output: the model's name, and the offset in the block of all inputs or all outputs."""
+
+    name: str
+    value: Value
+    offset: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kernel call. ``workspace``: offset in the arena, None when the call needs none."""
+
+    step: Step
+    kernel: Kernel
+    call: Call
+    refused: tuple[Refusal, ...]
+    workspace: int | None
+
+    @property
+    def inputs(self) -> tuple[Value | None, ...]:
+        """The pointers the kernel gets, None for NULL."""
+        return self.step.inputs if self.call.inputs is None else self.call.inputs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all its nodes."""
+        return sum(node.op.macs(node.signature) for node in self.step.nodes)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph made ready for a target.
+
+    ``places``: by ``id`` of the value, through ``place``; ``copies``: outputs whose bytes are computed elsewhere
+    (an output that is also an input, a constant, or another output).
+    """
+
+    name: str
+    graph: Graph
+    target: Target
+    operations: tuple[Operation, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    input_bytes: int
+    output_bytes: int
+    input_arena_offset: int
+    output_arena_offset: int
+    copies: tuple[Port, ...]
+    places: dict[int, Place]
+    plan: MemoryPlan
+
+    def place(self, value: Value) -> Place:
+        """Where ``value`` lives."""
+        return self.places[id(value)]
+
+
+def build_program(graph: Graph, target: Target, name: str, io: str = "int8") -> Program:
+    """Select kernels, pack constants, plan memory. ``io``: see ``with_boundary``.
+
+    Raises TargetError when a step has no kernel.
+    """
+    graph = with_boundary(graph, io)
+    selections = select(graph, target.kernels)
+    calls = [s.kernel.lower(s.step) for s in selections]
+    inputs, input_bytes = _ports(graph.inputs, [v.name for v in graph.inputs])
+    outputs, output_bytes = _ports(graph.outputs, graph.output_names)
+    storage = _Storage(graph, selections, calls, input_bytes, output_bytes)
+    storage.place_ports(inputs, outputs)
+    places, plan, workspaces = storage.plan(target.alignment)
+    operations = tuple(
+        Operation(s.step, s.kernel, call, s.refused, workspace)
+        for s, call, workspace in zip(selections, calls, workspaces, strict=True)
+    )
+    return Program(
+        library_name(name),
+        graph,
+        target,
+        operations,
+        inputs,
+        outputs,
+        input_bytes,
+        output_bytes,
+        plan.offsets[0],
+        plan.offsets[1],
+        tuple(storage.copies),
+        places,
+        plan,
+    )
+
+
+def _ports(values: Sequence[Value], names: Sequence[str]) -> tuple[tuple[Port, ...], int]:
+    """Concatenated in order, each aligned; the bytes of all."""
+    ports, end = [], 0
+    for value, name in zip(values, names, strict=True):
+        offset = -(-end // PORT_ALIGNMENT) * PORT_ALIGNMENT
+        ports.append(Port(name, value, offset))
+        end = offset + value.type.bytes
+    return tuple(ports), end
+
+
+class _Storage:
+    """Values grouped by the memory they share (aliases, in-place results), with the life of each group."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        selections: Sequence[Selection],
+        calls: Sequence[Call],
+        input_bytes: int,
+        output_bytes: int,
+    ) -> None:
+        self.graph, self.selections, self.calls = graph, selections, calls
+        self.end = len(selections)  # a step after the last one: outputs are alive there
+        self.block_bytes = {"input": input_bytes, "output": output_bytes}
+        self.root = {id(v): v for v in graph.values()}  # the value that owns the memory
+        for node in graph.nodes:
+            if is_alias(node):
+                self.root[id(node.output)] = self.root[id(node.input(0))]
+        self.fixed: dict[int, Place] = {
+            id(v): Place("constant", 0) for v in graph.constants()
+        }  # by id of root
+        self.copies: list[Port] = []
+
+    def place_ports(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        """Inputs are read where the caller has them; outputs are written where the caller wants them, or copied."""
+        for port in inputs:
+            self.fixed[id(port.value)] = Place("input", port.offset)
+        for port in outputs:
+            owner = self.root[id(port.value)]
+            if id(owner) in self.fixed:
+                self.copies.append(port)
+            else:
+                self.fixed[id(owner)] = Place("output", port.offset)
+
+    def plan(self, alignment: int) -> tuple[dict[int, Place], MemoryPlan, list[int | None]]:
+        """Places by id of value, the plan (buffers 0 and 1: blocks of inputs, outputs), workspace offsets."""
+        best: tuple[MemoryPlan, dict[int, int], list[int | None]] | None = None
+        for exact in (
+            True,
+            False,
+        ):  # a smaller result in a larger buffer saves one, but keeps the larger alive
+            owner = self._in_place(exact)
+            buffers, index = self._buffers(owner)
+            spaces: list[int | None] = []
+            for step, call in enumerate(self.calls):
+                spaces.append(len(buffers) if call.workspace_bytes else None)
+                if call.workspace_bytes:
+                    buffers.append(Buffer("workspace", call.workspace_bytes, step, step))
+            plan = plan_memory(buffers, alignment)
+            if best is None or plan.arena_bytes < best[0].arena_bytes:
+                offsets = {key: plan.offsets[index[id(value)]] for key, value in owner.items()}
+                best = plan, offsets, [None if i is None else plan.offsets[i] for i in spaces]
+        assert best is not None
+        plan, offsets, workspaces = best
+        places: dict[int, Place] = {}
+        for key, value in self.root.items():  # what is fused into a step lives nowhere
+            if id(value) in self.fixed:
+                places[key] = self.fixed[id(value)]
+            elif id(value) in offsets:
+                places[key] = Place("arena", offsets[id(value)])
+        return places, plan, workspaces
+
+    def _lives(self) -> dict[int, tuple[int, int]]:
+        """First and last step of every owner, by id. An input lives from before the first step."""
+        lives: dict[int, tuple[int, int]] = {}
+
+        def extend(value: Value, step: int) -> None:
+            key = id(self.root[id(value)])
+            first, last = lives.get(key, (step, step))
+            lives[key] = (min(first, step), max(last, step))
+
+        for value in self.graph.inputs:
+            extend(value, 0)
+        for step, (selection, call) in enumerate(zip(self.selections, self.calls, strict=True)):
+            passed = call.inputs or ()
+            for value in (
+                *selection.step.inputs,
+                *(v for v in passed if v is not None),
+                selection.step.output,
+            ):
+                extend(value, step)
+        for value in self.graph.outputs:
+            extend(value, self.end)
+        return lives
+
+    def _in_place(self, exact: bool) -> dict[int, Value]:
+        """By id of each owner in the arena: the owner whose buffer it takes, where its kernel may overwrite it."""
+        lives = self._lives()
+        buffer = {key: self.root[key] for key in lives if key not in self.fixed}
+        for step, (selection, call) in enumerate(zip(self.selections, self.calls, strict=True)):
+            output = self.root[id(selection.step.output)]
+            passed = selection.step.inputs if call.inputs is None else call.inputs
+            owners = [None if v is None else self.root[id(v)] for v in passed]
+            for index in selection.kernel.overwritable:
+                source = owners[index] if index < len(owners) else None
+                if source is None or id(output) not in buffer or id(source) not in buffer:
+                    continue
+                sizes = output.type.bytes, source.type.bytes
+                fits = sizes[0] == sizes[1] if exact else sizes[0] <= sizes[1]
+                if fits and lives[id(source)][1] == step and sum(o is source for o in owners) == 1:
+                    buffer[id(output)] = buffer[id(source)]
+                    break
+        return buffer
+
+    def _buffers(self, buffer: dict[int, Value]) -> tuple[list[Buffer], dict[int, int]]:
+        lives = self._lives()
+        blocks: dict[str, tuple[int, int]] = {"input": (0, 0), "output": (self.end, self.end)}
+        shared: dict[int, tuple[Value, int, int]] = {}
+        for key, (first, last) in lives.items():
+            place = self.fixed.get(key)
+            if place is not None and place.region in blocks:
+                begin, end = blocks[place.region]
+                blocks[place.region] = (min(begin, first), max(end, last))
+            elif place is None:
+                owner = buffer[key]
+                _, begin, end = shared.get(id(owner), (owner, first, last))
+                shared[id(owner)] = (owner, min(begin, first), max(end, last))
+        buffers = [Buffer(name, self.block_bytes[name], *blocks[name]) for name in ("input", "output")]
+        index: dict[int, int] = {}
+        for key, (owner, first, last) in shared.items():
+            index[key] = len(buffers)
+            buffers.append(Buffer(owner.name, owner.type.bytes, first, last))
+        return buffers, index

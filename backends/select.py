@@ -1,0 +1,132 @@
+"""Selection: a graph becomes steps, and each step takes the first kernel of the table that accepts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from qcc.backends.kernel import Kernel, Step
+from qcc.ir.errors import TargetError
+from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.ops.activation import Clamp
+from qcc.ir.ops.quant import Requantize
+from qcc.ir.ops.shape import Reshape, Transpose
+from qcc.ir.types import DType
+
+FLOAT_FUSED = ("conv2d+clamp", "dense+clamp", "add+clamp")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A kernel of the right pattern that could not do the step, and why."""
+
+    kernel: Kernel
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A step, its kernel, and the rows of higher priority that refused it."""
+
+    step: Step
+    kernel: Kernel
+    refused: tuple[Refusal, ...]
+
+
+def steps(graph: Graph, float_fused: Iterable[str] = FLOAT_FUSED) -> list[Step]:
+    """Group nodes into steps, in an order in which every input is computed before it is read.
+
+    An accumulating integer op takes its single-use s32 followers up to and including the requantize. A float op
+    takes the clamp behind it where ``float_fused`` has the pattern. A node that only renames bytes
+    (``is_alias``) is no step.
+    """
+    fused = frozenset(float_fused)
+    taken: set[int] = set()
+    ends: dict[int, list[Node]] = {}  # by the last node of the group: there, all inputs are known
+    for node in graph.nodes:
+        if id(node) not in taken and not is_alias(node):
+            group = [node, *_followers(graph, node, fused, taken)]
+            taken.update(map(id, group))
+            ends[id(group[-1])] = group
+    return [_step(ends[id(node)]) for node in graph.nodes if id(node) in ends]
+
+
+def is_alias(node: Node) -> bool:
+    """True for a node whose result is its operand's bytes in the same order: a reshape, or a transpose of ones."""
+    if isinstance(node.op, Reshape):
+        return True
+    if not isinstance(node.op, Transpose):
+        return False
+    moved = [axis for axis in node.op.perm if node.input(0).type.shape[axis] != 1]
+    return moved == sorted(moved)
+
+
+def _followers(graph: Graph, root: Node, float_fused: frozenset[str], taken: set[int]) -> list[Node]:
+    found: list[Node] = []
+    value = root.output
+    if not root.op.accumulates:
+        return found
+    while (user := _only_user(graph, value)) is not None and id(user) not in taken:
+        if value.type.dtype is DType.S32:
+            if not (user.op.accumulates or isinstance(user.op, Requantize)):
+                break
+        elif found or not isinstance(user.op, Clamp) or f"{root.op.name}+clamp" not in float_fused:
+            break
+        found.append(user)
+        value = user.output
+        if isinstance(user.op, Requantize):
+            break
+    return found
+
+
+def _only_user(graph: Graph, value: Value) -> Node | None:
+    return value.users[0] if len(value.users) == 1 and not graph.is_output(value) else None
+
+
+def _step(group: Sequence[Node]) -> Step:
+    inner = {id(node.output) for node in group}
+    inputs: dict[int, Value] = {}
+    for node in group:
+        for value in node.inputs:
+            if value is not None and not value.is_constant and id(value) not in inner:
+                inputs.setdefault(id(value), value)
+    return Step(group[0], tuple(group[1:]), tuple(inputs.values()), group[-1].output)
+
+
+def select(graph: Graph, kernels: Sequence[Kernel]) -> list[Selection]:
+    """A kernel for every step. Raises TargetError for the steps that no row accepts, with all reasons."""
+    by_pattern: dict[str, list[Kernel]] = {}
+    for kernel in sorted(kernels, key=lambda k: -k.priority):
+        by_pattern.setdefault(kernel.pattern, []).append(kernel)
+    selections: list[Selection] = []
+    failures: list[tuple[Step, str]] = []
+    for step in steps(
+        graph, [p for p in FLOAT_FUSED if any(k.dtype == "f32" for k in by_pattern.get(p, ()))]
+    ):
+        refused: list[Refusal] = []
+        dtype = _input_dtype(step)
+        for kernel in (k for k in by_pattern.get(step.pattern, ()) if k.dtype == dtype):
+            reason = kernel.accepts(step)
+            if reason is None:
+                selections.append(Selection(step, kernel, tuple(refused)))
+                break
+            refused.append(Refusal(kernel, reason))
+        else:
+            reasons = "; ".join(f"{r.kernel.symbol}: {r.reason}" for r in refused)
+            failures.append((step, reasons or f"no kernel has this pattern for {dtype}"))
+    if failures:
+        lines = [f"  %{step.output.name} = {step.pattern}: {reasons}" for step, reasons in failures]
+        raise TargetError(
+            "no kernel for {} of the model:\n{}".format(
+                "1 step" if len(lines) == 1 else f"{len(lines)} steps", "\n".join(lines)
+            ),
+            failures[0][0].root.location,
+            "an op without an integer kernel can stay in float; `qcc targets` lists the kernels of a target",
+        )
+    return selections
+
+
+def _input_dtype(step: Step) -> str:
+    """Of the first operand that is no constant; of the result when all are."""
+    operand = next((v for v in step.root.inputs if v is not None and not v.is_constant), step.output)
+    return operand.type.dtype.value

@@ -1,0 +1,60 @@
+"""Target: what code is emitted for, with which kernels, and how it is built and run. A registry by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qcc.backends.kernel import Kernel
+from qcc.ir.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """How to call one C compiler: ``argv`` before all other arguments, ``install``: how to get it."""
+
+    argv: tuple[str, ...]
+    install: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor and the way to its programs.
+
+    ``compilers``: tried in order, the first one that is installed is used; ``flags``: for every compilation;
+    ``link_flags``: for programs; ``runner``: argv before a program's path, empty where programs run as they are;
+    ``runner_install``: how to get the runner; ``is_native``: shared libraries can be loaded into this process;
+    ``kernels``: rows in order of preference at equal priority; ``alignment``: of the arena and of every buffer in it;
+    ``features``: instruction sets the kernels use, for reports; ``semihosting``: programs have no operating
+    system, files and exit go through the debugger.
+    """
+
+    name: str
+    description: str
+    compilers: tuple[Compiler, ...]
+    kernels: tuple[Kernel, ...]
+    flags: tuple[str, ...] = ("-O3",)
+    link_flags: tuple[str, ...] = ()
+    runner: tuple[str, ...] = ()
+    runner_install: str = ""
+    is_native: bool = False
+    alignment: int = 16
+    features: tuple[str, ...] = ()
+    semihosting: bool = False
+
+
+TARGETS: dict[str, Target] = {}
+
+
+def register_target(target: Target) -> Target:
+    """Enter a target under its name; ValueError when the name is taken."""
+    if target.name in TARGETS:
+        raise ValueError(f"target {target.name} is registered twice")
+    TARGETS[target.name] = target
+    return target
+
+
+def find_target(name: str) -> Target:
+    """The registered target; TargetError lists the known ones."""
+    if name not in TARGETS:
+        raise TargetError(f"unknown target {name!r}", hint=f"known targets: {', '.join(TARGETS)}")
+    return TARGETS[name]

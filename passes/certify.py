@@ -1,0 +1,113 @@
+"""Certified multipliers: a requantize that a SIMD unit computes in float32, proved equal to the 64-bit one.
+
+Over an accumulator interval the canonical requantize is a monotone step function with at most 255 thresholds. The
+fast path
+
+    q = round_half_even(float32(acc) * m) + zero_point,  saturated,  m = multiplier * 2^-shift in float32
+
+is monotone too, so both are equal on the whole interval if they agree on both sides of every threshold. A
+multiplier of 24 significant bits is exact in float32; the search tries the neighbours of the real scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import frexp
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.fixedpoint import SHIFT_MAX, SHIFT_MIN, quantize_multiplier
+
+FLOAT32 = "f32"  # name of the fast path in Requantize.certified
+NEIGHBOURS = 256  # each step moves the scale by 2^-24 to 2^-23
+_LOW_BITS = 7  # a 31-bit multiplier whose 7 low bits are zero has 24 significant ones
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Certified:
+    """multiplier and shift, int64[C]; ``certified``: bool[C], where the float32 fast path is proved equal."""
+
+    multiplier: Integers
+    shift: Integers
+    certified: NDArray[np.bool_]
+
+
+def certify(
+    real: NDArray[np.float64], low: Integers, high: Integers, zero_point: int, q_low: int, q_high: int
+) -> Certified:
+    """Choose multipliers next to ``real`` (float64[C]) for accumulators in [low, high] (int64[C]).
+
+    A channel without certificate keeps the nearest 31-bit multiplier.
+    """
+    exact = [quantize_multiplier(float(r)) for r in real]
+    multiplier = np.array([m for m, _ in exact], np.int64)
+    shift = np.array([s for _, s in exact], np.int64)
+    done = np.zeros(real.size, np.bool_)
+    base = np.array([round(frexp(float(r))[0] * 2**24) for r in real], np.int64)
+    base_shift = np.array([24 - frexp(float(r))[1] + _LOW_BITS for r in real], np.int64)
+    for step in range(NEIGHBOURS + 1):
+        for sign in (1, -1) if step else (1,):
+            open_ = np.flatnonzero(~done)
+            if open_.size == 0:
+                return Certified(multiplier, shift, done)
+            candidate = base[open_] + sign * step
+            fits = (candidate >= 2**23) & (candidate < 2**24)
+            fits &= (base_shift[open_] >= SHIFT_MIN) & (base_shift[open_] <= SHIFT_MAX)
+            chosen = open_[fits]
+            m, s = candidate[fits] << _LOW_BITS, base_shift[chosen]
+            agree = agrees_in_float32(m, s, low[chosen], high[chosen], zero_point, q_low, q_high)
+            multiplier[chosen[agree]], shift[chosen[agree]] = m[agree], s[agree]
+            done[chosen[agree]] = True
+    return Certified(multiplier, shift, done)
+
+
+def agrees_in_float32(
+    multiplier: Integers,
+    shift: Integers,
+    low: Integers,
+    high: Integers,
+    zero_point: int,
+    q_low: int,
+    q_high: int,
+) -> NDArray[np.bool_]:
+    """bool[C]: the fast path equals the canonical requantize for every accumulator in [low, high]."""
+    steps = np.arange(
+        q_low - zero_point + 1, q_high - zero_point + 1, dtype=np.int64
+    )  # values left of a threshold
+    threshold = _thresholds(multiplier, shift, steps)  # [C, T]
+    m = (multiplier.astype(np.float64) * 2.0 ** -shift.astype(np.float64)).astype(np.float32)[:, None]
+    low, high = low[:, None], high[:, None]
+    inside = (threshold > low) & (threshold <= high)
+    at = np.clip(threshold, low, high)
+    before = np.clip(threshold - 1, low, high)
+    right = (_fast(at, m) >= steps) & (_fast(before, m) < steps)
+    # outside the interval the threshold must not be crossed inside it by the fast path either
+    never = (threshold > high) & (_fast(np.broadcast_to(high, threshold.shape), m) < steps)
+    always = (threshold <= low) & (_fast(np.broadcast_to(low, threshold.shape), m) >= steps)
+    return np.asarray(((inside & right) | never | always).all(axis=1) & _converts(low, high, m)[:, 0])
+
+
+def _thresholds(multiplier: Integers, shift: Integers, steps: Integers) -> Integers:
+    """Smallest acc with (acc * M + 2^(s-1)) >> s >= k: ceil((k * 2^s - 2^(s-1)) / M), int64[C, K]."""
+    rows = []
+    for m, s in zip(multiplier.tolist(), shift.tolist(), strict=True):
+        half = 1 << (s - 1)
+        if s <= 50:  # k * 2^s fits 64 bits
+            rows.append(-((half - (steps << s)) // m))
+        else:
+            exact = [-((half - (k << s)) // m) for k in steps.tolist()]
+            rows.append(np.clip(np.array(exact, dtype=object), -(2**62), 2**62).astype(np.int64))
+    return np.stack(rows) if rows else np.zeros((0, steps.size), np.int64)
+
+
+def _fast(acc: Integers, m: NDArray[np.float32]) -> Integers:
+    """round_half_even(float32(acc) * m), as cvtdq2ps, mulps, cvtps2dq compute it."""
+    return np.asarray(np.rint(acc.astype(np.float32) * m), np.int64)
+
+
+def _converts(low: Integers, high: Integers, m: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The product must stay inside int32, where the conversion back is defined."""
+    return np.asarray(np.maximum(np.abs(low), np.abs(high)) * m.astype(np.float64) < 2.0**30)

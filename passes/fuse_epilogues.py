@@ -1,0 +1,140 @@
+"""Decide which values are never materialized: they stay in an accumulator or inside a table."""
+
+from __future__ import annotations
+
+from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.lowering import table_source
+from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+
+
+@register_pass
+class FuseEpilogues(Pass):
+    """Mark values ``fused``: accumulators read by one clamp or one residual add, and inner values of tables.
+
+    1. fuse-activation: accumulating op -> clamp, the clamp being its only user.
+    2. fuse-residual: op with per-channel weights -> add of the same shape, the add being its only user; of two
+       candidates the later one, whose accumulator need not wait. The add itself may then be fused by rule 1.
+    3. fuse-table: elementwise nodes that together are a function of one materialized value.
+    Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
+    """
+
+    name = "fuse-epilogues"
+    stage = "float"
+    exactness = "exact"
+
+    def run(self, graph: Graph, ctx: PassContext) -> PassResult:
+        """Set ``fused`` on values; the graph's nodes stay as they are."""
+        before = [v.fused for v in graph.values()]
+        for value in graph.values():
+            value.fused = False
+        notes = [*_fuse_residuals(graph), *_fuse_activations(graph), *_fuse_tables(graph)]
+        return PassResult(before != [v.fused for v in graph.values()], tuple(notes))
+
+
+def _sole_user_problem(graph: Graph, value: Value) -> str:
+    if graph.is_output(value):
+        return "the value is a graph output"
+    if len(value.users) != 1:
+        return f"the value has {len(value.users)} users"
+    return ""
+
+
+def _fuse_activations(graph: Graph) -> list[Note]:
+    notes = []
+    for node in graph.nodes:
+        if not node.op.accumulates:
+            continue
+        for user in dict.fromkeys(node.output.users):
+            if not user.op.accepts_accumulator or user.op.accumulates:
+                continue
+            # an elementwise function of one value is a table anyway, clamp included
+            reason = _sole_user_problem(graph, node.output)
+            if not reason and node.op.elementwise and table_source(node) is not None:
+                reason = "the operand is itself a function of one value: a table computes both"
+            node.output.fused = not reason
+            notes.append(Note(node.name, "fuse-activation", not reason, reason))
+    return notes
+
+
+def _fuse_residuals(graph: Graph) -> list[Note]:
+    notes = []
+    for node in graph.nodes:
+        if not (node.op.accepts_accumulator and node.op.accumulates):
+            continue
+        operands = [v for v in node.inputs[:2] if v is not None and v.producer is not None]
+        position = {id(n): i for i, n in enumerate(graph.nodes)}
+        operands.sort(key=lambda v: -position[id(v.producer)])
+        for value in operands:
+            reason = _residual_problem(graph, node, value)
+            value.fused = not reason
+            notes.append(Note(node.name, "fuse-residual", not reason, reason))
+            if not reason:
+                break
+    return notes
+
+
+def _residual_problem(graph: Graph, add: Node, value: Value) -> str:
+    assert value.producer is not None
+    other = add.input(1) if add.input(0) is value else add.input(0)
+    if value.producer.op.quant_rule().weight is None:
+        return f"{value.producer.op.name} has no weights whose scale could be matched to the other operand"
+    if other is value:
+        return "both operands are the same value"
+    if value.type.shape != add.output.type.shape or other.type.shape != add.output.type.shape:
+        return f"shapes {value.type.shape} and {other.type.shape} broadcast"
+    if getattr(add.op, "sign", 1) < 0 and add.input(1) is value:
+        return "the accumulator would be subtracted"
+    return _sole_user_problem(graph, value)
+
+
+def _fuse_tables(graph: Graph) -> list[Note]:
+    notes = []
+    position = {id(n): i for i, n in enumerate(graph.nodes)}
+    for root in reversed(graph.nodes):
+        if root.output.fused or not _may_join_table(root):
+            continue
+        inner = _largest_single_source(graph, root, position)
+        for node in inner:
+            node.output.fused = True
+            notes.append(Note(node.name, "fuse-table", True))
+    return notes
+
+
+def _may_join_table(node: Node) -> bool:
+    """Elementwise, and none of its operands is an accumulator."""
+    return node.op.elementwise and not any(
+        v is not None and v.fused and v.producer is not None and v.producer.op.accumulates
+        for v in node.inputs
+    )
+
+
+def _largest_single_source(graph: Graph, root: Node, position: dict[int, int]) -> list[Node]:
+    """The nodes behind ``root`` that can join its table: the largest set that leaves a single source."""
+    members: list[Node] = [root]
+    best: list[Node] = []
+    while True:
+        inside = set(map(id, members))
+        frontier = {
+            id(v.producer): v.producer
+            for n in members
+            for v in n.inputs
+            if v is not None and v.producer is not None and id(v.producer) not in inside
+        }
+        ready = [
+            n
+            for n in frontier.values()
+            if _may_join_table(n)
+            and not n.output.fused
+            and not graph.is_output(n.output)
+            and all(id(u) in inside for u in n.output.users)
+        ]
+        if not ready:
+            return best
+        members.append(max(ready, key=lambda n: position[id(n)]))
+        # try the set: table_source reads the fused marks
+        for n in members[1:]:
+            n.output.fused = True
+        if table_source(root) is not None:
+            best = members[1:]
+        for n in members[1:]:
+            n.output.fused = False

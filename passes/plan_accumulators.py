@@ -1,0 +1,142 @@
+"""Prove every accumulator and choose every requantize multiplier, in one walk over the integer graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.errors import PassError
+from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.interval import Interval
+from qcc.ir.ops.quant import Requantize
+from qcc.ir.types import DType, TensorType
+from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+from qcc.passes.certify import FLOAT32, certify
+
+Known = Interval | NDArray[Any] | None
+
+
+@register_pass
+class PlanAccumulators(Pass):
+    """Propagate integer intervals from the inputs and plan each requantize.
+
+    A requantize gets multiplier and shift (certified for the float32 fast path where the search finds one), the
+    proven interval of its accumulator per channel, and the bits that hold every partial sum in any order.
+    Raises PassError where a partial sum could pass 32 bits.
+    """
+
+    name = "plan-accumulators"
+    stage = "integer"
+    result_stage = "planned"
+    ensures = ("planned",)
+    exactness = "approximate"
+
+    def run(self, graph: Graph, ctx: PassContext) -> PassResult:
+        """Add operands to requantize nodes; the graph becomes planned."""
+        intervals: dict[int, Interval] = {}
+        bounds: dict[int, int] = {}
+        notes = []
+        for value in graph.inputs:
+            intervals[id(value)] = _full(value)
+        for node in list(graph.nodes):
+            known = known_operands(node, intervals)
+            if isinstance(node.op, Requantize):
+                notes.append(_plan(graph, node, known, bounds))
+                known = known_operands(node, intervals)
+            if node.output.type.dtype.is_integer:
+                intervals[id(node.output)] = interval_of(node, known)
+                if node.op.accumulates:
+                    bounds[id(node.output)] = _partial_sums(node, known, bounds)
+        graph.stage = "planned"
+        return PassResult(True, tuple(notes))
+
+
+def propagate(graph: Graph) -> dict[int, Interval]:
+    """Intervals of every integer value of a graph, by id(value)."""
+    intervals = {id(v): _full(v) for v in graph.inputs}
+    for node in graph.nodes:
+        if node.output.type.dtype.is_integer:
+            intervals[id(node.output)] = interval_of(node, known_operands(node, intervals))
+    return intervals
+
+
+def known_operands(node: Node, intervals: dict[int, Interval]) -> list[Known]:
+    """Operands as Op.interval wants them: arrays where constant, intervals elsewhere, None for floats."""
+    return [
+        None if v is None else v.data if v.data is not None else intervals.get(id(v)) for v in node.inputs
+    ]
+
+
+def interval_of(node: Node, known: list[Known]) -> Interval:
+    """The op's interval; the whole range of the type where it reads floats."""
+    floats = any(v is not None and not v.type.dtype.is_integer for v in node.inputs)
+    return _full(node.output) if floats else node.op.interval(node.signature, *known)
+
+
+def _full(value: Value) -> Interval:
+    dtype, shape = value.type.dtype, value.type.shape
+    low, high = (dtype.min, dtype.max) if dtype.is_integer else (0, 0)
+    return Interval.full(low, high, shape[-1] if shape else 1)
+
+
+def _partial_sums(node: Node, known: list[Known], bounds: dict[int, int]) -> int:
+    """Bound of |partial sum| of this node, plus what its own accumulator operand may have passed through."""
+    bound = node.op.partial_sum_bound(node.signature, *known)
+    for value, operand in zip(node.inputs, known, strict=True):
+        if value is not None and id(value) in bounds and isinstance(operand, Interval):
+            reached = int(max(-operand.low.min(), operand.high.max(), 0))
+            bound += max(0, bounds[id(value)] - reached)
+    return bound
+
+
+def _plan(graph: Graph, node: Node, known: list[Known], bounds: dict[int, int]) -> Note:
+    assert isinstance(node.op, Requantize)
+    x, result = node.input(0), node.output.type.qparams
+    acc = known[0]
+    assert isinstance(acc, Interval)
+    assert x.type.qparams is not None
+    assert result is not None
+    acc = acc.shifted(-x.type.qparams.zero_point)
+    bound = bounds.get(id(x), int(max(-acc.low.min(), acc.high.max(), 1)))
+    if bound >= 2**31:
+        raise PassError(
+            f"%{node.name}: a partial sum may reach {bound}, which does not fit 32 bits",
+            node.location,
+            "use a coarser weight scale or split the reduction",
+        )
+    real = np.asarray(x.type.qparams.scale, np.float64) / result.scale[0]
+    low, high = acc.low, acc.high
+    if real.size == 1:
+        low, high = low.min(keepdims=True), high.max(keepdims=True)
+    try:
+        chosen = certify(real, low, high, result.zero_point, node.op.low, node.op.high)
+    except ValueError as error:
+        raise PassError(f"%{node.name}: {error}", node.location) from None
+    proved = bool(chosen.certified.all())
+    node.op = replace(
+        node.op, certified=(FLOAT32,) if proved else (), accumulator_bits=bound.bit_length() + 1
+    )
+    operands = (
+        ("multiplier", chosen.multiplier),
+        ("shift", chosen.shift),
+        ("acc_min", acc.low),
+        ("acc_max", acc.high),
+    )
+    graph.set_inputs(
+        node,
+        [x, *(_constant(graph, data.astype(np.int32), f"{node.name}.{name}") for name, data in operands)],
+    )
+    open_ = int((~chosen.certified).sum())
+    return Note(
+        node.name,
+        "certify-f32",
+        proved,
+        "" if proved else f"{open_} of {real.size} channels have no certificate",
+    )
+
+
+def _constant(graph: Graph, data: NDArray[Any], name: str) -> Value:
+    return graph.constant(data, name, TensorType(DType.S32, data.shape))

@@ -1,0 +1,156 @@
+"""The data flow of a compilation, one function per stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import calibration_data, checker, float_runtime, onnx_importer
+from qcc.calibration_data import CalibrationData
+from qcc.ir.graph import Graph
+from qcc.options import CompileOptions
+from qcc.passes.base import Note, PassContext
+from qcc.passes.manager import PassManager
+
+Batch = dict[str, NDArray[Any]]
+Progress = Callable[[str, int, int], None]
+Warn = Callable[[str], None]
+
+KEPT_SAMPLES = 16
+
+
+@dataclass
+class Compilation:
+    """What the stages leave behind: the graphs, the decisions of passes, and times in seconds.
+
+    ``float_graph``: after the float passes, the reference of accuracy; ``planned``: the integer program, None for
+    float32; ``samples``: the first calibration samples, float, by input name.
+    """
+
+    options: CompileOptions
+    model: str
+    sha256: str
+    float_graph: Graph
+    planned: Graph | None = None
+    proof: checker.PlanReport | None = None
+    samples: Batch = field(default_factory=dict)
+    calibration_samples: int = 0
+    synthetic: bool = False
+    notes: list[tuple[str, Note]] = field(default_factory=list)
+    seconds: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that is emitted: planned integers, or float."""
+        return self.planned if self.planned is not None else self.float_graph
+
+
+def compile_graph(
+    source: Any,
+    calibration: object = None,
+    options: CompileOptions | None = None,
+    progress: Progress = lambda what, done, total: None,
+    warn: Warn = lambda message: None,
+) -> Compilation:
+    """ONNX file (or ModelProto) to a checked integer program, or to a float one with precision "float32".
+
+    Raises QccError; nothing is written.
+    """
+    options = options or CompileOptions()
+    graph = onnx_importer.import_model(source, options.shapes, options.name)
+    ctx = PassContext(progress=progress, warn=warn)
+    made = Compilation(options, _model_name(source, graph), _digest(source), graph)
+    made.float_graph = _run(made, "float", graph, ctx)
+    data = _calibration(made, calibration, warn)
+    if options.precision == "float32":
+        next(_remembering(made, data), None)
+        return made
+    ctx.resources.update(
+        calibration=_remembering(made, data),
+        calibration_samples=data.samples or 0,
+        observer_factory=float_runtime.observer,
+    )
+    made.planned = _run(made, quantize_pipeline(options), made.float_graph.clone(), ctx)
+    made.proof = checker.check_plan(made.planned)
+    return made
+
+
+def quantize_pipeline(options: CompileOptions) -> str:
+    """Pipeline text from the float graph to the planned one."""
+    return ",".join(
+        (
+            "fuse-epilogues",
+            f"calibrate{{{options.observer}}}",
+            "choose-qparams",
+            f"quantize-ops{{strict={str(options.strict).lower()}}}",
+            "fold-zero-points",
+            "plan-accumulators",
+            "remove-dead-channels",
+        )
+    )
+
+
+def _run(made: Compilation, pipeline: str, graph: Graph, ctx: PassContext) -> Graph:
+    options = made.options
+    manager = PassManager(
+        pipeline,
+        ctx,
+        verify_each=options.verify_each,
+        dump_after=options.dump_after,
+        dump_folder=options.dump_folder,
+    )
+    result = manager.run(graph)
+    made.notes.extend(manager.notes())
+    made.seconds.extend(manager.timings)
+    return result
+
+
+def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationData:
+    inputs = made.float_graph.inputs
+    if source is not None:
+        return calibration_data.load_calibration(source, inputs)
+    made.synthetic = True
+    if made.options.precision == "int8":
+        warn(
+            "no calibration data: ranges come from synthetic noise, and the accuracy on real inputs is not known; "
+            "give about 100 real samples with --calib"
+        )
+    return calibration_data.load_calibration(synthetic_samples(made.float_graph, made.options), inputs)
+
+
+def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
+    """Seeded stand-ins for data: normal noise at several contrasts, every second sample non-negative."""
+    rng = np.random.default_rng(options.seed)
+    count = options.synthetic_samples
+    samples: Batch = {}
+    for value in graph.inputs:
+        shape = value.type.shape[1:] if value.type.shape[:1] == (1,) else value.type.shape
+        contrast = np.exp2(rng.uniform(-2, 1, size=(count, *[1] * len(shape))))
+        x = rng.normal(size=(count, *shape)) * contrast
+        x[::2] = np.abs(x[::2])
+        samples[value.name] = x.astype(np.float32)
+    return samples
+
+
+def _remembering(made: Compilation, data: CalibrationData) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """The batches of ``data``; the first samples are kept for test vectors and for the report's accuracy."""
+    for batch in data:
+        if not made.samples:
+            made.samples = {name: array[:KEPT_SAMPLES].copy() for name, array in batch.items()}
+        made.calibration_samples += len(next(iter(batch.values())))
+        yield batch
+
+
+def _model_name(source: object, graph: Graph) -> str:
+    return Path(source).name if isinstance(source, str | Path) else graph.name
+
+
+def _digest(source: Any) -> str:
+    content = Path(source).read_bytes() if isinstance(source, str | Path) else source.SerializeToString()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,191 @@
+"""Runs float graphs and ONNX models with onnxruntime: for calibration, and as a check independent of the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from qcc.ir.errors import QccError
+from qcc.ir.graph import Graph, Value
+from qcc.onnx_exporter import export
+
+Array = NDArray[Any]
+
+Observer = Callable[[Value, Array], None]
+
+_RUNTIME_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoModel,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+# From opset 21 on it writes QuantizeLinear nodes that contradict themselves, for QDQ around a Transpose.
+_DISABLED = ["QDQPropagationTransformer"]
+_FATAL = 4  # log severity: errors arrive as exceptions
+_OBSERVED_BYTES = 32 * 2**20  # of all observed tensors of one call
+_OUTPUT_BATCH = 64
+
+
+class SerializableModel(Protocol):
+    """A ModelProto, without importing onnx."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        """The bytes of the file."""
+        ...
+
+
+class FloatRuntime:
+    """A float or annotated graph in onnxruntime.
+
+    ``observe``: computed values that ``observed`` yields; ``layout_free``: they may come channels-first, which
+    saves transposes and is enough for statistics over whole tensors. ``fake_quant``: values with qparams are
+    rounded to them. ``threads``: 0 leaves the number to onnxruntime. Raises QccError.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        observe: Sequence[Value] = (),
+        threads: int = 0,
+        *,
+        layout_free: bool = False,
+        fake_quant: bool = False,
+    ) -> None:
+        self.graph = graph
+        self.observe = [v for v in observe if not v.is_constant]
+        exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free)
+        self._tensors = exported.observed
+        self._stacks = isinstance(exported.batch, str)
+        self._session = _session(exported.model.SerializeToString(), threads)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name for N samples.
+
+        ``inputs``: float32 by name, each [N, *shape], or [N, *shape[1:]] when shape[0] is 1; results follow the
+        same convention. Raises QccError for a wrong name or shape.
+        """
+        parts = [outputs for outputs, _ in self._calls(inputs, _OUTPUT_BATCH, observe=False)]
+        return {n: np.concatenate([p[n] for p in parts]) for n in self.graph.output_names}
+
+    def observed(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Observed values by name, a few samples at a time so that they take little memory."""
+        sample_bytes = sum(v.type.bytes for v in self.observe) or 1
+        for _, observed in self._calls(inputs, max(1, _OBSERVED_BYTES // sample_bytes), observe=True):
+            yield observed
+
+    def _calls(
+        self, inputs: Mapping[str, Array], size: int, *, observe: bool
+    ) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        arrays, count = self._checked(inputs)
+        size = size if self._stacks else 1
+        names = list(self._tensors.values()) if observe else list(self.graph.output_names)
+        for start in range(0, count, size):
+            feed = {n: a[start : start + size] for n, a in arrays.items()}
+            if not self._stacks:
+                feed = {n: a[0] for n, a in feed.items()}
+            results = dict(zip(names, _run(self._session, feed, names), strict=True)) if names else {}
+            if observe:
+                yield {}, {v: results[t] for v, t in self._tensors.items()}
+            else:
+                yield self._as_samples(results, min(size, count - start)), {}
+
+    def _checked(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
+        """Arrays as [N, *shape[1:]] when samples are stacked, else [N, *shape]."""
+        expected = [v.name for v in self.graph.inputs]
+        if sorted(inputs) != sorted(expected):
+            raise QccError(f"inputs must be {sorted(expected)}, got {sorted(inputs)}")
+        arrays: dict[str, Array] = {}
+        for value in self.graph.inputs:
+            shape, array = value.type.shape, np.asarray(inputs[value.name], np.float32)
+            if array.shape[1:] != shape and not (shape[:1] == (1,) and array.shape[1:] == shape[1:]):
+                raise QccError(f"input {value.name} must have shape (N, {str(shape)[1:]}, got {array.shape}")
+            arrays[value.name] = array.reshape(len(array), *(shape[1:] if self._stacks else shape))
+        counts = {len(a) for a in arrays.values()}
+        if len(counts) > 1 or counts == {0}:
+            raise QccError(f"inputs must have one common number of samples above 0, got {sorted(counts)}")
+        return arrays, counts.pop() if counts else 1
+
+    def _as_samples(self, results: dict[str, Array], count: int) -> dict[str, Array]:
+        """Outputs in the convention of ``run``; one that depends on no input is repeated."""
+        shaped = {}
+        for value, name in zip(self.graph.outputs, self.graph.output_names, strict=True):
+            shape, array = value.type.shape, results[name]
+            per_sample = shape[1:] if shape[:1] == (1,) else shape
+            if array.size == value.type.elements:
+                array = np.broadcast_to(array.reshape(per_sample), (count, *per_sample))
+            shaped[name] = array
+        return shaped
+
+
+def observer(graph: Graph, values: Sequence[Value]) -> Callable[[Mapping[str, Array], Observer], None]:
+    """What calibration runs a float graph with: a function of a batch and of a recorder of (value, array).
+
+    Arrays may come channels-first, and one value in several pieces.
+    """
+    runtime = FloatRuntime(graph, values, layout_free=True)
+
+    def observe(batch: Mapping[str, Array], record: Observer) -> None:
+        for observed in runtime.observed(batch):
+            for value in runtime.observe:
+                record(value, observed[value.name])
+
+    return observe
+
+
+def run_onnx(model: str | Path | SerializableModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """All outputs of an ONNX model as it is, by name, for inputs [N, ...].
+
+    A model with a fixed batch runs in pieces of that size. Raises QccError.
+    """
+    source = str(model) if isinstance(model, str | Path) else model.SerializeToString()
+    session = _session(source, 0)
+    declared = {i.name: i.shape for i in session.get_inputs()}
+    if sorted(declared) != sorted(inputs):
+        raise QccError(f"inputs must be {sorted(declared)}, got {sorted(inputs)}")
+    names = [o.name for o in session.get_outputs()]
+    count = min((len(a) for a in inputs.values()), default=1)
+    fixed = [s[0] for s in declared.values() if s and isinstance(s[0], int) and s[0] > 0]
+    size = min([*fixed, _OUTPUT_BATCH])
+    parts = [
+        _run(session, {n: np.asarray(a[start : start + size]) for n, a in inputs.items()}, names)
+        for start in range(0, count, size)
+    ]
+    return {
+        n: np.concatenate([np.atleast_1d(a) for a in arrays])
+        for n, arrays in zip(names, zip(*parts, strict=True), strict=True)
+    }
+
+
+def _session(source: str | bytes, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED
+        )
+    except _RUNTIME_ERRORS as error:
+        raise QccError(f"onnxruntime does not load the model: {error}") from error
+
+
+def _run(session: Any, feed: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL
+    try:
+        results: list[Array] = session.run(list(names), dict(feed), options)
+    except _RUNTIME_ERRORS as error:
+        raise QccError(f"onnxruntime does not run the model: {error}") from error
+    return results

@@ -1,0 +1,153 @@
+"""Writer: an ONNX graph under construction, with the constants, names and layouts its nodes need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from qcc.ir.errors import QccError
+from qcc.ir.fixedpoint import quantize_exactly
+from qcc.ir.graph import Node, Value
+from qcc.ir.qparams import QParams
+
+_MAX_BYTES = 2**31 - 2**20  # of all constants: one protobuf message holds 2 GB
+_ZERO_POINT_DTYPES: dict[str, Any] = {"s8": np.int8, "u8": np.uint8, "s16": np.int16, "s32": np.int32}
+
+
+class Writer:
+    """Collects nodes and initializers. Each IR value has one ONNX tensor, in the layout of the IR.
+
+    ``qdq``: values with qparams pass through QuantizeLinear and DequantizeLinear.
+    ``carried``: ids of the values whose axis 0 is a free batch dimension.
+    ``channels_first``: for values that an op computed channels-first, the tensor before its Transpose.
+    """
+
+    def __init__(self, reserved: Iterable[str], *, qdq: bool, carried: set[int]) -> None:
+        self.qdq = qdq
+        self.carried = carried
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.channels_first: dict[int, str] = {}
+        self._tensors: dict[int, str] = {}
+        self._taken: dict[str, int] = dict.fromkeys(reserved, 1)
+        self._bytes = 0
+
+    # ------------------------------------------------------------------ values
+    def define(self, value: Value, tensor: str) -> None:
+        """``tensor`` holds ``value``; readers see it quantized and dequantized where that is asked for."""
+        qparams = value.type.qparams
+        if self.qdq and qparams is not None:
+            scale, zero_point = self._qparams(qparams, value.name)
+            axis = {} if qparams.axis is None else {"axis": qparams.axis}
+            q = self.node("QuantizeLinear", [tensor, scale, zero_point], f"{value.name}_quantized", **axis)
+            tensor = self.node(
+                "DequantizeLinear", [q, scale, zero_point], f"{value.name}_dequantized", **axis
+            )
+        self._tensors[id(value)] = tensor
+
+    def tensor(self, value: Value) -> str:
+        """Name of the tensor that holds ``value``; a constant is written when it is first read."""
+        if id(value) not in self._tensors:
+            self._tensors[id(value)] = self.constant(value)
+        return self._tensors[id(value)]
+
+    def constant(self, value: Value, perm: Sequence[int] | None = None) -> str:
+        """A constant, transposed by ``perm``; integers with DequantizeLinear where it has qparams."""
+        assert value.data is not None
+        qparams = value.type.qparams
+        if self.qdq and qparams is not None:
+            return self.quantized(value.data, qparams, value.name, perm)
+        data = value.data if perm is None else value.data.transpose(perm)
+        return self.array(data, value.name)
+
+    def quantized(
+        self, data: NDArray[Any], qparams: QParams, name: str, perm: Sequence[int] | None = None
+    ) -> str:
+        """Integers of ``qparams`` and the node that dequantizes them."""
+        q, axis = quantize_exactly(data, qparams), qparams.axis
+        if perm is not None:
+            q = q.transpose(perm)
+            axis = None if axis is None else list(perm).index(axis)
+        attributes = {} if axis is None else {"axis": axis}
+        scale, zero_point = self._qparams(qparams, name)
+        return self.node(
+            "DequantizeLinear",
+            [self.array(q, f"{name}_quantized"), scale, zero_point],
+            f"{name}_dequantized",
+            **attributes,
+        )
+
+    def bias(self, node: Node) -> str:
+        """The optional bias of an op with weights: s32 at scale s_x * s_w where both are quantized."""
+        bias = node.operand("bias")
+        if bias is None:
+            return ""
+        x, w = node.input(0).type.qparams, node.input(1).type.qparams
+        if not self.qdq or bias.data is None or x is None or w is None:
+            return self.tensor(bias)
+        scale = np.broadcast_to(np.asarray(w.scale) * x.scale[0], bias.type.shape)
+        return self.quantized(bias.data, QParams.per_channel(scale, 0, "s32"), bias.name)
+
+    def _qparams(self, qparams: QParams, name: str) -> tuple[str, str]:
+        scale = np.asarray(qparams.scale, np.float32)
+        zero_point = np.full(scale.shape, qparams.zero_point, _ZERO_POINT_DTYPES[qparams.dtype])
+        if qparams.axis is None:
+            scale, zero_point = scale.reshape(()), zero_point.reshape(())
+        return self.array(scale, f"{name}_scale"), self.array(zero_point, f"{name}_zero_point")
+
+    # ------------------------------------------------------------------ emission
+    def fresh_name(self, wanted: str) -> str:
+        """A tensor name nobody else has."""
+        count = self._taken.get(wanted, 0)
+        self._taken[wanted] = count + 1
+        return wanted if count == 0 else self.fresh_name(f"{wanted}_{count + 1}")
+
+    def array(self, data: NDArray[Any], name: str) -> str:
+        """An initializer. Raises QccError when the model passes what one file can hold."""
+        self._bytes += data.nbytes
+        if self._bytes > _MAX_BYTES:
+            raise QccError(
+                "the constants of the model pass 2 GB, which an ONNX file cannot hold",
+                hint="split the model, or compile a smaller one",
+            )
+        fresh = self.fresh_name(name)
+        self.initializers.append(
+            numpy_helper.from_array(np.ascontiguousarray(data).reshape(data.shape), fresh)
+        )
+        return fresh
+
+    def ints(self, values: Iterable[int], name: str) -> str:
+        """A 1-D int64 initializer."""
+        return self.array(np.asarray(list(values), np.int64), name)
+
+    def scalar(self, value: float, name: str) -> str:
+        """A float32 initializer of rank 0."""
+        return self.array(np.asarray(value, np.float32), name)
+
+    def node(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """A node with one result, which gets a name like ``name``. Absent trailing inputs are dropped."""
+        operands = list(inputs)
+        while operands and not operands[-1]:
+            operands.pop()
+        result = self.fresh_name(name)
+        self.nodes.append(helper.make_node(op_type, operands, [result], name=result, **attributes))
+        return result
+
+    # ------------------------------------------------------------------ layout
+    def to_channels_first(self, tensor: str, rank: int) -> str:
+        """[N, ..., C] as [N, C, ...]."""
+        if rank < 3:
+            return tensor
+        return self.node("Transpose", [tensor], f"{tensor}_nchw", perm=[0, rank - 1, *range(1, rank - 1)])
+
+    def from_channels_first(self, value: Value, tensor: str) -> str:
+        """The result of an op computed channels-first, in the layout of the IR."""
+        rank = value.type.rank
+        if rank < 3:
+            return tensor
+        self.channels_first[id(value)] = tensor
+        return self.node("Transpose", [tensor], value.name, perm=[0, *range(2, rank), 1])

@@ -1,0 +1,40 @@
+"""CompileOptions: every choice of a compilation, and the only place where defaults live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Choices of one compilation.
+
+    ``precision``: "int8", or "float32" for the same graph in float (baseline and fall-back).
+    ``io``: what crosses the library's boundary, "int8" or "float".
+    ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
+    ``shapes``: symbolic dimensions by name, or whole shapes by input name.
+    ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
+    """
+
+    target: str = "c"
+    precision: Literal["int8", "float32"] = "int8"
+    io: Literal["int8", "float"] = "int8"
+    name: str | None = None
+    observer: str = "observer=percentile p=99.999"
+    strict: bool = False
+    vectors: int = 2
+    seed: int = 0
+    synthetic_samples: int = 16
+    shapes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    verify_each: bool = False
+    dump_after: str | None = None
+    dump_folder: Path | None = None
+
+    @property
+    def boundary(self) -> Literal["int8", "float"]:
+        """The boundary that is really there: a float32 program has no other than float."""
+        return "float" if self.precision == "float32" else self.io
