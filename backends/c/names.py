@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LINE = 110
-_LONGEST_NAME = 48
+_LONGEST_NAME = 40
+_SHARED = 0.75  # share of names from which on a leading part says nothing
 _WORDS = """
 alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class co_await
 co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default delete do
@@ -51,6 +52,21 @@ def c_identifier(name: str) -> str:
     if not text or text[0].isdigit() or text in _KEYWORDS:
         text = f"t_{text}".rstrip("_")
     return text
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Tensor names without what nearly all of them begin with, such as ``model/functional_1/``, and without ``:0``.
+
+    Of a list of fused names (``a;b``) the first one is kept. Several names may become the same: ``Names`` tells
+    them apart.
+    """
+    parts = {name: re.split(r"[/.]+", re.sub(r":0$", "", name.partition(";")[0])) for name in names}
+    while True:
+        heads = [p[0] for p in parts.values() if len(p) > 1]
+        common = max(dict.fromkeys(heads), key=heads.count, default="")
+        if len(parts) < 3 or heads.count(common) < _SHARED * len(parts):
+            return {name: "_".join(p) for name, p in parts.items()}
+        parts = {name: p[1:] if len(p) > 1 and p[0] == common else p for name, p in parts.items()}
 
 
 def library_name(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of
+from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of, short_names
 from qcc.backends.program import Operation, Port, Program
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
@@ -30,6 +30,7 @@ class Views:
             self._blocks["input"] = "input"
         if block_type(program.outputs) != "int8_t":
             self._blocks["output"] = "output"
+        self._short = short_names([op.step.output.name for op in program.operations])
         for operation in program.operations:
             self._reserve(operation.step.output)
         self.operations = [self._operation(op) for op in program.operations]
@@ -77,14 +78,17 @@ class Views:
     def _reserve(self, value: Value) -> None:
         place = self.program.place(value)
         if place.region == "arena":
-            name = self._at.make(value.name)
+            name = self._at.make(self._short_name(value.name))
             self._offset_names[id(value)] = name
             comment = c_comment(f"{value.name}: {shape_text(value.type)}")
             self.offsets.append({"name": name, "value": place.offset, "comment": comment})
 
+    def _short_name(self, name: str) -> str:
+        return self._short.get(name, name)
+
     def _workspace(self, operation: Operation) -> str:
         assert operation.workspace is not None
-        name = self._at.make(f"{operation.step.output.name}_workspace")
+        name = self._at.make(f"{self._short_name(operation.step.output.name)}_workspace")
         comment = c_comment(
             f"scratch memory of {operation.step.output.name}: {operation.call.workspace_bytes} bytes"
         )
@@ -127,7 +131,7 @@ class Views:
         key = str(array.dtype), np.ascontiguousarray(array).tobytes()
         if key not in self.constants:
             self.constants[key] = {
-                "name": self._data.make(f"{owner}_{what}"),
+                "name": self._data.make(f"{self._short_name(owner)}_{what}"),
                 "type": c_type_of(array),
                 "count": array.size,
                 "bytes": array.nbytes,
@@ -156,7 +160,7 @@ class Views:
             parameters.append("void *workspace")
             passed.append(self._workspace(operation))
             arguments.append("workspace")
-        name = self._steps.make(step.output.name)
+        name = self._steps.make(self._short_name(step.output.name))
         fields = [(_field(value), key) for key, value in call.params.items()]
         width = max(len(value) for value, _ in fields)
         return {
@@ -169,7 +173,7 @@ class Views:
             "pads": [" " * (min(width, 40) - len(value)) for value, _ in fields],
             "pointers": ", ".join(n for n, _ in inputs) if kernel.variadic else "",
             "call": call_lines(kernel.symbol, arguments),
-            "invocation": f"{name}({', '.join(passed)});",
+            "invocation": "\n  ".join(call_lines(name, passed)),
         }
 
     def _copy(self, port: Port) -> str:
