@@ -99,7 +99,7 @@ def build_program(graph: Graph, target: Target, name: str, io: str = "int8") -> 
         for s, call, workspace in zip(selections, calls, workspaces, strict=True)
     )
     return Program(
-        library_name(name),
+        library_name(name, {k.source.stem for k in target.kernels}),
         graph,
         target,
         operations,

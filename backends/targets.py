@@ -9,7 +9,12 @@ from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
 
-__all__ = ["Availability", "describe", "find_target"]  # importing this module fills the registry
+__all__ = [
+    "Availability",
+    "availability",
+    "describe",
+    "find_target",
+]  # importing this module fills the registry
 
 _SYSTEM = tuple(Compiler((name,), "install gcc or clang") for name in ("cc", "gcc", "clang"))
 
@@ -103,10 +108,11 @@ class Availability:
 
 def describe() -> list[Availability]:
     """Every target, in order of registration."""
-    return [_availability(target) for target in TARGETS.values()]
+    return [availability(target) for target in TARGETS.values()]
 
 
-def _availability(target: Target) -> Availability:
+def availability(target: Target) -> Availability:
+    """What of ``target`` works on this machine."""
     compiler, runner = find_compiler(target), find_runner(target)
     missing = []
     if compiler is None:

@@ -50,6 +50,8 @@ class OnnxNode:
         if value is None and array is not None:
             if array.dtype.kind != "f":
                 raise self.unsupported(f"input {index} is {array.dtype}, expected a float tensor")
+            if not array.size:
+                raise self.unsupported(f"input {index} has shape {array.shape}: it holds no elements")
             name = self.input_names[index] if self.input_names else f"{self.name}_{index}"
             value = self.inputs[index] = self.builder.constant(array.astype(np.float32), name)
         return value

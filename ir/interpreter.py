@@ -17,7 +17,7 @@ from qcc.ir.types import TensorType
 
 Array = NDArray[Any]
 Observer = Callable[[Value, Array], None]
-_CHUNK_BYTES = 96 * 2**20
+_CHUNK_BYTES = 256 * 2**20  # of all results of a chunk: few are alive at a time, and large products run best
 
 
 @dataclass
@@ -162,7 +162,8 @@ def evaluate_op(op: Any, sig: Signature, operands: list[Array | None], node: Nod
     dtype = sig.result.dtype
     floats = not dtype.is_integer and all(t is None or not t.dtype.is_integer for t in sig.operands)
     if floats:
-        return np.asarray(op.float_ref(*operands), np.float32)
+        with np.errstate(all="ignore"):  # IEEE 754: what overflows is infinite
+            return np.asarray(op.float_ref(*operands), np.float32)
     result = op.int_ref(sig, *operands)
     if dtype.is_integer and result.dtype != dtype.numpy:
         if result.size and (int(result.min()) < dtype.min or int(result.max()) > dtype.max):

@@ -130,8 +130,10 @@ class Lowering:
         assert x.type.qparams is not None
         codes = np.arange(-128, 128, dtype=np.int64)
         reals = np.asarray((codes - x.type.qparams.zero_point) * x.type.qparams.scale[0], np.float64)
-        with np.errstate(all="ignore"):
-            y = _evaluate(node.output, found, reals[:, None])
+        y = _evaluate(node, found, reals)
+        if np.isnan(y).any() and found.range is not None:
+            # codes beyond what calibration saw: the function may end there, so they take its last value
+            y = np.where(np.isnan(y), _evaluate(node, found, np.clip(reals, *found.range)), y)
         if np.isnan(y).any():
             raise PassError(f"%{node.name}: {node.op.name} is not a number for some input", node.location)
         table = quantize_exactly(y, node.output.type.qparams)
@@ -153,9 +155,7 @@ class Lowering:
 def table_source(node: Node) -> Value | None:
     """The one materialized value that ``node`` is an elementwise function of, or None."""
     sources: dict[int, Value] = {}
-    pending = [node]
-    while pending:
-        current = pending.pop()
+    for current in _with_fused(node):
         if not current.op.elementwise:
             return None
         for value in current.inputs:
@@ -164,10 +164,7 @@ def table_source(node: Node) -> Value | None:
             if value.data is not None:
                 if value.data.size not in (1, value.type.shape[-1] if value.type.shape else 1):
                     return None
-            elif value.fused:
-                assert value.producer is not None
-                pending.append(value.producer)
-            else:
+            elif not value.fused:
                 sources[id(value)] = value
     if len(sources) != 1:
         return None
@@ -175,15 +172,31 @@ def table_source(node: Node) -> Value | None:
     return source if source.type.shape == node.output.type.shape else None
 
 
-def _evaluate(value: Value, source: Value, reals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``value`` as a function of ``source`` on a column of reals: [256, 1] or [256, C]."""
-    if value is source:
-        return reals
-    if value.data is not None:
-        return value.data.astype(np.float64).reshape(1, -1)
-    assert value.producer is not None
-    operands = [None if v is None else _evaluate(v, source, reals) for v in value.producer.inputs]
-    return np.asarray(value.producer.op.float_ref(*operands), np.float64)
+def _with_fused(node: Node) -> list[Node]:
+    """``node`` after the fused nodes behind it: operands first, each once, however often it is read."""
+    done: dict[int, Node] = {}
+    pending = [node]
+    while pending:
+        producers = (v.producer for v in pending[-1].inputs if v is not None and v.fused)
+        missing = [p for p in producers if p is not None and id(p) not in done]
+        pending += missing
+        if not missing:
+            current = pending.pop()
+            done[id(current)] = current
+    return list(done.values())
+
+
+def _evaluate(node: Node, source: Value, reals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The result of ``node`` as a function of ``source`` on reals [256]: [256, 1] or [256, C]."""
+    known = {id(source): reals[:, None]}
+    with np.errstate(all="ignore"):
+        for current in _with_fused(node):
+            for value in current.inputs:
+                if value is not None and value.data is not None:
+                    known[id(value)] = value.data.astype(np.float64).reshape(1, -1)
+            operands = [None if v is None else known[id(v)] for v in current.inputs]
+            known[id(current.output)] = np.asarray(current.op.float_ref(*operands), np.float64)
+    return known[id(node.output)]
 
 
 def clamp_bounds(qparams: QParams, low: float | None, high: float | None) -> tuple[int, int]:
@@ -193,4 +206,4 @@ def clamp_bounds(qparams: QParams, low: float | None, high: float | None) -> tup
         q_low = int(quantize_exactly(low, qparams))
     if high is not None and np.isfinite(high):
         q_high = int(quantize_exactly(high, qparams))
-    return q_low, q_high
+    return min(q_low, q_high), q_high  # as in min(max(x, low), high), the upper bound wins

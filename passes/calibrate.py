@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir import interpreter
@@ -68,6 +67,8 @@ class Calibrate(Pass):
         if self.observer not in CALIBRATORS:
             known = ", ".join(sorted(CALIBRATORS))
             raise PassError(f"unknown observer {self.observer!r}", hint=f"known observers: {known}")
+        if not 0 < self.p <= 100:
+            raise PassError(f"p = {self.p} is no percentage", hint="give the share to keep, such as p=99.99")
         batches: Iterable[Batch] | None = ctx.resources.get("calibration")
         if batches is None:
             raise PassError(
@@ -86,9 +87,14 @@ class Calibrate(Pass):
 
 
 def observed_values(graph: Graph) -> list[Value]:
-    """Values that need a range: all that are materialized, and accumulators fused into an add."""
+    """Values that need a range: all that are materialized, and weighted sums fused into an add."""
     computed = [*graph.inputs, *(n.output for n in graph.nodes)]
-    return [v for v in computed if not v.fused or any(u.op.accumulates for u in v.users)]
+    return [v for v in computed if not v.fused or _may_be_unfused(v)]
+
+
+def _may_be_unfused(value: Value) -> bool:
+    weighted = value.producer is not None and value.producer.op.quant_rule().weight is not None
+    return weighted and any(u.op.accumulates for u in value.users)
 
 
 def collect(
@@ -101,10 +107,14 @@ def collect(
     def record(value: Value, array: NDArray[Any]) -> None:
         if id(value) not in names:
             return
-        found = statistics[id(value)]
-        found.update(array, histogram)
-        if not np.isfinite(found.min) or not np.isfinite(found.max):
-            raise PassError(f"%{value.name} is not finite on the calibration data", _location(value))
+        try:
+            statistics[id(value)].update(array, histogram)
+        except ValueError:
+            raise PassError(
+                f"%{value.name} is not finite on the calibration data",
+                _location(value),
+                "the float model overflows, or is not a number, on these samples: check them and the weights",
+            ) from None
 
     factory = ctx.resources.get("observer_factory")
     observe: Observe = factory(graph, values) if factory is not None else _interpret(graph)

@@ -11,8 +11,8 @@ from qcc.ir.lowering import table_source
 from qcc.ir.op import Op
 from qcc.ir.qparams import QParams
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+from qcc.passes.weight_scales import SMALLEST_SCALE, skip_ratio, weight_scales
 
-WEIGHT_MAX = 127
 SMALLEST_SKIP_MULTIPLIER = 4  # under it, matching the scales would cost a weight channel over 12 % resolution
 
 
@@ -25,6 +25,7 @@ class ChooseQParams(Pass):
     with their operands (one range for the whole group). Weights: s8, symmetric, per output channel. Where a
     convolution's accumulator is fused with a residual add, its weight scales grow slightly until the
     skip's scale is an integer multiple of the accumulator's; where that would cost too much the fusion is undone.
+    Raises PassError where a value has no finite range, and where a weight or a bias is computed.
     """
 
     name = "choose-qparams"
@@ -36,7 +37,11 @@ class ChooseQParams(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set qparams on types; constants used as weights are split, one for each use."""
         before = [v.type for v in graph.values()]
-        _choose_activations(graph)
+        dictated = _dictated(graph)
+        for members in _groups(graph, dictated):
+            qparams = dictated.get(id(members[0])) or _range_qparams(members)
+            for value in members:
+                value.type = value.type.with_qparams(qparams)
         notes: list[Note] = []
         for node in graph.nodes:
             if node.op.quant_rule().weight is not None:
@@ -52,10 +57,9 @@ def activation_qparams(low: float, high: float) -> QParams:
     low, high = min(low, 0.0), max(high, 0.0)
     if not np.isfinite(low) or not np.isfinite(high):
         raise PassError(f"range [{low}, {high}] is not finite")
-    # a scale under the normal float32 numbers would flush to zero on some devices
-    scale = float(np.float32(max((high - low) / 255.0, 1e-30)))
-    if high == low:
-        scale = 1.0
+    if high == low:  # nothing but zeros was seen: any scale serves, and a fine one keeps the next bias accurate
+        high = 1.0
+    scale = float(np.float32(max((high - low) / 255.0, SMALLEST_SCALE)))
     zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
     return QParams.per_tensor(scale, zero_point)
 
@@ -67,21 +71,10 @@ def has_integer_form(node: Node) -> bool:
     return own or (node.op.elementwise and table_source(node) is not None)
 
 
-def _choose_activations(graph: Graph) -> None:
-    """One set of qparams for each group of values tied by ops that share them."""
-    computed = [*graph.inputs, *(n.output for n in graph.nodes)]
-    integer = {id(n.output) for n in graph.nodes if has_integer_form(n)}
-    wanted = [
-        v
-        for v in computed
-        if not v.fused
-        and (
-            v.producer is None
-            or id(v) in integer
-            or graph.is_output(v)
-            or any(id(u.output) in integer for u in v.users)
-        )
-    ]
+# ---------------------------------------------------------------------- activations
+def _groups(graph: Graph, dictated: dict[int, QParams]) -> list[list[Value]]:
+    """Values that will be held in integers; those tied by ops that share qparams are in one group."""
+    wanted = _quantized(graph)
     leader = {id(v): v for v in wanted}
 
     def find(v: Value) -> Value:
@@ -93,70 +86,58 @@ def _choose_activations(graph: Graph) -> None:
         if not node.op.quant_rule().shares or id(node.output) not in leader:
             continue
         for operand in node.inputs:
-            if operand is None or id(operand) not in leader or _dictated(operand) is not None:
-                continue
-            a, b = find(operand), find(node.output)
-            if a is not b:
+            # an operand with dictated qparams keeps them: it is requantized where it is read
+            if operand is not None and id(operand) in leader and id(operand) not in dictated:
+                a, b = find(operand), find(node.output)
                 leader[id(b)] = a
     groups: dict[int, list[Value]] = {}
     for v in wanted:
         groups.setdefault(id(find(v)), []).append(v)
-    for members in groups.values():
-        qparams = _group_qparams(members)
-        for v in members:
-            v.type = v.type.with_qparams(qparams)
+    return list(groups.values())
 
 
-def _dictated(value: Value) -> QParams | None:
-    """qparams that an integer algorithm, and movement behind it, imposes."""
-    node = value.producer
-    if node is None:
-        return None
-    rule = node.op.quant_rule()
-    if rule.result is not None or not rule.shares:
-        return rule.result
-    found = {_dictated(v) for v in node.inputs if v is not None and not v.is_constant}
-    return found.pop() if len(found) == 1 else None
+def _quantized(graph: Graph) -> list[Value]:
+    """Inputs, outputs, and whatever an op with an integer form reads or yields, unless it is fused."""
+    integer = {id(n.output) for n in graph.nodes if has_integer_form(n)}
+    computed = [*graph.inputs, *(n.output for n in graph.nodes)]
+    return [
+        v
+        for v in computed
+        if not v.fused
+        and (
+            v.producer is None
+            or id(v) in integer
+            or graph.is_output(v)
+            or any(id(u.output) in integer for u in v.users)
+        )
+    ]
 
 
-def _group_qparams(members: list[Value]) -> QParams:
-    dictated = {d for v in members if (d := _dictated(v)) is not None}
-    if len(dictated) == 1 and all(_dictated(v) is not None for v in members):
-        return dictated.pop()
-    ranges = [v.range for v in members if v.range is not None]
-    if not ranges:
-        raise PassError(f"%{members[0].name} has no range", hint="run calibrate before choose-qparams")
+def _dictated(graph: Graph) -> dict[int, QParams]:
+    """By id(value): qparams that an integer algorithm imposes, also on what only moves its results."""
+    found: dict[int, QParams] = {}
+    for node in graph.nodes:
+        rule = node.op.quant_rule()
+        if rule.result is not None:
+            found[id(node.output)] = rule.result
+        if not rule.shares:
+            continue
+        operands = {found.get(id(v)) for v in node.inputs if v is not None and not v.is_constant}
+        qparams = operands.pop() if len(operands) == 1 else None
+        if qparams is not None and _holds(qparams, node.output):
+            found[id(node.output)] = qparams
+    return found
+
+
+def _holds(qparams: QParams, value: Value) -> bool:
+    """Whether ``value`` fits, to a step: constants may have joined what was moved."""
+    (low, high), step = qparams.range, qparams.scale[0]
+    return value.range is not None and low - step <= value.range[0] and value.range[1] <= high + step
+
+
+def _range_qparams(members: list[Value]) -> QParams:
+    ranges = [_range(v) for v in members]
     return activation_qparams(min(r[0] for r in ranges), max(r[1] for r in ranges))
-
-
-def _choose_weights(graph: Graph, node: Node) -> list[Note]:
-    rule = node.op.quant_rule()
-    assert rule.weight is not None
-    weight, x = node.input(rule.weight), node.input(0)
-    if weight.data is None or x.type.qparams is None:
-        return []
-    axes = tuple(i for i in range(weight.data.ndim) if i != rule.weight_axis)
-    largest = np.abs(weight.data.astype(np.float64)).max(axis=axes)
-    scale = largest / WEIGHT_MAX
-    scale = np.maximum(scale, _smallest_scale(graph, node, scale))
-    notes = []
-    residual = _residual_user(node)
-    if residual is not None:
-        skip = next(v for v in residual.inputs[:2] if v is not None and v is not node.output)
-        assert skip.type.qparams is not None
-        ratio = skip.type.qparams.scale[0] / (x.type.qparams.scale[0] * scale)
-        if float(ratio.min()) < SMALLEST_SKIP_MULTIPLIER:
-            node.output.fused = False
-            node.output.type = node.output.type.with_qparams(activation_qparams(*_range(node.output)))
-            reason = f"the skip's scale is only {ratio.min():.2f} times that of the accumulator"
-            notes.append(Note(residual.name, "fuse-residual", False, reason))
-        else:
-            scale = skip.type.qparams.scale[0] / (x.type.qparams.scale[0] * np.floor(ratio))
-    else:
-        scale = scale.astype(np.float32).astype(np.float64)
-    qparams = QParams.per_channel(scale, rule.weight_axis)
-    _set_weight(graph, node, rule.weight, weight, qparams)
-    return notes
 
 
 def _range(value: Value) -> tuple[float, float]:
@@ -165,49 +146,45 @@ def _range(value: Value) -> tuple[float, float]:
     return value.range
 
 
-def _set_weight(graph: Graph, node: Node, index: int, weight: Value, qparams: QParams) -> None:
-    """A weight used by several nodes gets a constant of its own for each, with its own scales."""
-    assert weight.data is not None
-    if len(weight.users) > 1:
-        weight_copy = graph.constant(weight.data, weight.name, weight.type.with_qparams(None))
-        graph.set_input(node, index, weight_copy)
-        weight = weight_copy
-    weight.type = weight.type.with_qparams(qparams)
+# ---------------------------------------------------------------------- weights
+def _choose_weights(graph: Graph, node: Node) -> list[Note]:
+    _check_constants(node)
+    ratio, notes = skip_ratio(node), []
+    if ratio is not None and float(ratio.min()) < SMALLEST_SKIP_MULTIPLIER:
+        (user,) = node.output.users
+        node.output.fused = False
+        node.output.type = node.output.type.with_qparams(activation_qparams(*_range(node.output)))
+        reason = f"the skip's scale is only {ratio.min():.2f} times that of the accumulator"
+        notes.append(Note(user.name, "fuse-residual", False, reason))
+    _set_weight(graph, node, weight_scales(node))
+    return notes
 
 
-def _residual_user(node: Node) -> Node | None:
-    """The add that takes this node's fused accumulator."""
-    if not node.output.fused:
-        return None
-    (user,) = node.output.users
-    return user if user.op.accumulates else None
-
-
-def _smallest_scale(graph: Graph, node: Node, scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lower bound of the weight scales, per channel.
-
-    The bias must fit s32 at scale s_x * s_w with room for the products; the requantize multiplier must stay over
-    2^-30; a channel of zeros takes the largest scale of its neighbours.
-    """
+def _check_constants(node: Node) -> None:
+    """Raise PassError where integers need a constant that is not there, or an operand that is computed."""
     rule = node.op.quant_rule()
-    s_x = node.input(0).type.qparams
-    assert s_x is not None
-    floor = np.full(scale.shape, max(float(scale.max()) * 2.0**-24, 1e-30))
-    bias = node.inputs[rule.bias] if rule.bias is not None and rule.bias < len(node.inputs) else None
-    if bias is not None and bias.data is not None:
-        floor = np.maximum(floor, np.abs(bias.data.astype(np.float64)) / (s_x.scale[0] * 2.0**29))
-    result = _materialized(node.output)
-    if result.type.qparams is not None:
-        floor = np.maximum(floor, result.type.qparams.scale[0] / s_x.scale[0] * 2.0**-30)
-    if float(scale.max()) == 0.0:
-        largest = result.type.qparams.scale[0] / s_x.scale[0] if result.type.qparams else 1.0
-        return np.asarray(np.maximum(floor, largest))
-    return np.asarray(np.where(scale == 0.0, np.maximum(floor, scale.max()), floor))
+    for role, index in (("weight", rule.weight), ("bias", rule.bias)):
+        value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+        if value is not None and value.data is None:
+            raise PassError(
+                f"%{node.name}: {role} %{value.name} is computed, {node.op.name} needs a constant",
+                node.location,
+            )
+    if node.input(0).type.qparams is None:
+        raise PassError(
+            f"%{node.name}: operand %{node.input(0).name} is constant",
+            node.location,
+            "run fold-constants first",
+        )
 
 
-def _materialized(value: Value) -> Value:
-    """The value in which a chain of fused ones ends."""
-    while value.fused:
-        (user,) = value.users
-        value = user.output
-    return value
+def _set_weight(graph: Graph, node: Node, scale: NDArray[np.float64]) -> None:
+    """A weight used by several nodes, or as an output, gets a constant of its own for each, with its own scales."""
+    rule = node.op.quant_rule()
+    assert rule.weight is not None
+    weight = node.input(rule.weight)
+    assert weight.data is not None
+    if len(weight.users) > 1 or graph.is_output(weight):
+        weight = graph.constant(weight.data, weight.name, weight.type.with_qparams(None))
+        graph.set_input(node, rule.weight, weight)
+    weight.type = weight.type.with_qparams(QParams.per_channel(scale, rule.weight_axis))

@@ -11,9 +11,9 @@ from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 class FuseEpilogues(Pass):
     """Mark values ``fused``: accumulators read by one clamp or one residual add, and inner values of tables.
 
-    1. fuse-activation: accumulating op -> clamp, the clamp being its only user.
-    2. fuse-residual: op with per-channel weights -> add of the same shape, the add being its only user; of two
-       candidates the later one, whose accumulator need not wait. The add itself may then be fused by rule 1.
+    1. fuse-residual: op with constant weights per channel -> add of the same shape, the add being its only user; of
+       two candidates the later one, whose accumulator need not wait. The add itself may then be fused by rule 2.
+    2. fuse-activation: accumulating op -> clamp, the clamp being its only user.
     3. fuse-table: elementwise nodes that together are a function of one materialized value.
     Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
     """
@@ -39,30 +39,13 @@ def _sole_user_problem(graph: Graph, value: Value) -> str:
     return ""
 
 
-def _fuse_activations(graph: Graph) -> list[Note]:
-    notes = []
-    for node in graph.nodes:
-        if not node.op.accumulates:
-            continue
-        for user in dict.fromkeys(node.output.users):
-            if not user.op.accepts_accumulator or user.op.accumulates:
-                continue
-            # an elementwise function of one value is a table anyway, clamp included
-            reason = _sole_user_problem(graph, node.output)
-            if not reason and node.op.elementwise and table_source(node) is not None:
-                reason = "the operand is itself a function of one value: a table computes both"
-            node.output.fused = not reason
-            notes.append(Note(node.name, "fuse-activation", not reason, reason))
-    return notes
-
-
 def _fuse_residuals(graph: Graph) -> list[Note]:
     notes = []
+    position = {id(n): i for i, n in enumerate(graph.nodes)}
     for node in graph.nodes:
         if not (node.op.accepts_accumulator and node.op.accumulates):
             continue
         operands = [v for v in node.inputs[:2] if v is not None and v.producer is not None]
-        position = {id(n): i for i, n in enumerate(graph.nodes)}
         operands.sort(key=lambda v: -position[id(v.producer)])
         for value in operands:
             reason = _residual_problem(graph, node, value)
@@ -74,10 +57,12 @@ def _fuse_residuals(graph: Graph) -> list[Note]:
 
 
 def _residual_problem(graph: Graph, add: Node, value: Value) -> str:
-    assert value.producer is not None
+    producer = value.producer
+    assert producer is not None
     other = add.input(1) if add.input(0) is value else add.input(0)
-    if value.producer.op.quant_rule().weight is None:
-        return f"{value.producer.op.name} has no weights whose scale could be matched to the other operand"
+    weight = producer.op.quant_rule().weight
+    if weight is None or producer.input(weight).data is None:
+        return f"{producer.op.name} has no weights whose scale could be matched to the other operand"
     if other is value:
         return "both operands are the same value"
     if value.type.shape != add.output.type.shape or other.type.shape != add.output.type.shape:
@@ -85,6 +70,30 @@ def _residual_problem(graph: Graph, add: Node, value: Value) -> str:
     if getattr(add.op, "sign", 1) < 0 and add.input(1) is value:
         return "the accumulator would be subtracted"
     return _sole_user_problem(graph, value)
+
+
+def _fuse_activations(graph: Graph) -> list[Note]:
+    notes = []
+    position = {id(n): i for i, n in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if not node.op.accumulates:
+            continue
+        for user in dict.fromkeys(node.output.users):
+            if not user.op.accepts_accumulator or user.op.accumulates:
+                continue
+            reason = _sole_user_problem(graph, node.output)
+            if not reason and _is_table(graph, node, position):
+                reason = "the operand is itself a function of one value: a table computes both"
+            node.output.fused = not reason
+            notes.append(Note(node.name, "fuse-activation", not reason, reason))
+    return notes
+
+
+def _is_table(graph: Graph, node: Node, position: dict[int, int]) -> bool:
+    """Whether ``node`` is a function of one value, alone or with the nodes behind it."""
+    if not _may_join_table(node):
+        return False
+    return table_source(node) is not None or bool(_largest_single_source(graph, node, position))
 
 
 def _fuse_tables(graph: Graph) -> list[Note]:
@@ -110,31 +119,38 @@ def _may_join_table(node: Node) -> bool:
 
 def _largest_single_source(graph: Graph, root: Node, position: dict[int, int]) -> list[Node]:
     """The nodes behind ``root`` that can join its table: the largest set that leaves a single source."""
-    members: list[Node] = [root]
-    best: list[Node] = []
+    members, best = [root], []
+    inside, sources = {id(root)}, _computed_operands(root)
     while True:
-        inside = set(map(id, members))
-        frontier = {
-            id(v.producer): v.producer
-            for n in members
-            for v in n.inputs
-            if v is not None and v.producer is not None and id(v.producer) not in inside
-        }
         ready = [
-            n
-            for n in frontier.values()
-            if _may_join_table(n)
-            and not n.output.fused
-            and not graph.is_output(n.output)
-            and all(id(u) in inside for u in n.output.users)
+            v.producer
+            for v in sources.values()
+            if v.producer is not None
+            and _may_join_table(v.producer)
+            and not v.fused
+            and not graph.is_output(v)
+            and all(id(u) in inside for u in v.users)
         ]
         if not ready:
             return best
-        members.append(max(ready, key=lambda n: position[id(n)]))
-        # try the set: table_source reads the fused marks
-        for n in members[1:]:
-            n.output.fused = True
-        if table_source(root) is not None:
+        latest = max(ready, key=lambda n: position[id(n)])
+        members.append(latest)
+        inside.add(id(latest))
+        del sources[id(latest.output)]
+        sources |= _computed_operands(latest)
+        if len(sources) == 1 and _makes_table(root, members[1:]):
             best = members[1:]
-        for n in members[1:]:
-            n.output.fused = False
+
+
+def _computed_operands(node: Node) -> dict[int, Value]:
+    return {id(v): v for v in node.inputs if v is not None and not v.is_constant}
+
+
+def _makes_table(root: Node, inner: list[Node]) -> bool:
+    """Whether ``root`` is a table once ``inner`` is fused: table_source reads the marks."""
+    for node in inner:
+        node.output.fused = True
+    found = table_source(root) is not None
+    for node in inner:
+        node.output.fused = False
+    return found

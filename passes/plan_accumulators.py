@@ -44,7 +44,7 @@ class PlanAccumulators(Pass):
         for node in list(graph.nodes):
             known = known_operands(node, intervals)
             if isinstance(node.op, Requantize):
-                notes.append(_plan(graph, node, known, bounds))
+                notes.append(_plan(graph, node, known[0], bounds.get(id(node.input(0)))))
                 known = known_operands(node, intervals)
             if node.output.type.dtype.is_integer:
                 intervals[id(node.output)] = interval_of(node, known)
@@ -83,41 +83,40 @@ def _full(value: Value) -> Interval:
 
 
 def _partial_sums(node: Node, known: list[Known], bounds: dict[int, int]) -> int:
-    """Bound of |partial sum| of this node, plus what its own accumulator operand may have passed through."""
+    """Bound of |partial sum| of this node, plus what its own accumulator operand may have passed through.
+
+    Raises PassError where it does not fit 32 bits.
+    """
     bound = node.op.partial_sum_bound(node.signature, *known)
     for value, operand in zip(node.inputs, known, strict=True):
         if value is not None and id(value) in bounds and isinstance(operand, Interval):
             reached = int(max(-operand.low.min(), operand.high.max(), 0))
             bound += max(0, bounds[id(value)] - reached)
-    return bound
-
-
-def _plan(graph: Graph, node: Node, known: list[Known], bounds: dict[int, int]) -> Note:
-    assert isinstance(node.op, Requantize)
-    x, result = node.input(0), node.output.type.qparams
-    acc = known[0]
-    assert isinstance(acc, Interval)
-    assert x.type.qparams is not None
-    assert result is not None
-    acc = acc.shifted(-x.type.qparams.zero_point)
-    bound = bounds.get(id(x), int(max(-acc.low.min(), acc.high.max(), 1)))
     if bound >= 2**31:
         raise PassError(
             f"%{node.name}: a partial sum may reach {bound}, which does not fit 32 bits",
             node.location,
             "use a coarser weight scale or split the reduction",
         )
-    real = np.asarray(x.type.qparams.scale, np.float64) / result.scale[0]
-    low, high = acc.low, acc.high
-    if real.size == 1:
-        low, high = low.min(keepdims=True), high.max(keepdims=True)
-    try:
-        chosen = certify(real, low, high, result.zero_point, node.op.low, node.op.high)
-    except ValueError as error:
-        raise PassError(f"%{node.name}: {error}", node.location) from None
+    return bound
+
+
+def _plan(graph: Graph, node: Node, acc: Known, bound: int | None) -> Note:
+    """Give ``node`` its plan. ``bound``: of |partial sum| where its operand is an accumulator."""
+    assert isinstance(node.op, Requantize)
+    x, result = node.input(0), node.output.type.qparams
+    assert isinstance(acc, Interval)
+    assert x.type.qparams is not None
+    assert result is not None
+    acc = acc.shifted(-x.type.qparams.zero_point)
+    real = node.op.real_multipliers(node.signature)
+    # one multiplier for all channels must hold for the widest interval
+    across = acc if real.size > 1 else acc.over_channels(1)
+    chosen = certify(real, across.low, across.high, result.zero_point, node.op.low, node.op.high)
     proved = bool(chosen.certified.all())
+    reached = int(max(-acc.low.min(), acc.high.max(), 1)) if bound is None else bound
     node.op = replace(
-        node.op, certified=(FLOAT32,) if proved else (), accumulator_bits=bound.bit_length() + 1
+        node.op, certified=(FLOAT32,) if proved else (), accumulator_bits=reached.bit_length() + 1
     )
     operands = (
         ("multiplier", chosen.multiplier),
@@ -130,12 +129,8 @@ def _plan(graph: Graph, node: Node, known: list[Known], bounds: dict[int, int]) 
         [x, *(_constant(graph, data.astype(np.int32), f"{node.name}.{name}") for name, data in operands)],
     )
     open_ = int((~chosen.certified).sum())
-    return Note(
-        node.name,
-        "certify-f32",
-        proved,
-        "" if proved else f"{open_} of {real.size} channels have no certificate",
-    )
+    reason = "" if proved else f"{open_} of {real.size} channels have no certificate"
+    return Note(node.name, "certify-f32", proved, reason)
 
 
 def _constant(graph: Graph, data: NDArray[Any], name: str) -> Value:

@@ -31,20 +31,30 @@ class RemoveDeadChannels(Pass):
     exactness = "exact"
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
-        """Slice constants, shrink types, add to biases."""
-        intervals = propagate(graph)
+        """Slice constants, shrink types, add to biases; one note for each group that shrank or cannot."""
+        intervals, groups = propagate(graph), _groups(graph)
+        before = [_channels(group) for group in groups]
+        reasons = [""] * len(groups)
+        shrinking = True
+        while shrinking:  # what one group loses, the weights that read another lose too
+            shrinking = False
+            for index in reversed(range(len(groups))):  # readers first: most chains need one round
+                reasons[index], dead = _dead_channels(graph, groups[index], intervals)
+                if dead is not None and dead.any():
+                    _remove(graph, groups[index], dead, intervals)
+                    shrinking = True
         notes = []
-        for group in _groups(graph):
-            reason, dead = _dead_channels(graph, group, intervals)
-            name = group[0].name
-            if dead is None:
-                notes.append(Note(name, "remove-dead-channels", False, reason))
-            elif dead.any():
-                _remove(graph, group, dead, intervals)
-                notes.append(
-                    Note(name, "remove-dead-channels", True, f"{int(dead.sum())} of {dead.size} channels")
-                )
+        for group, channels, reason in zip(groups, before, reasons, strict=True):
+            removed = channels - _channels(group)
+            if reason or removed:
+                what = reason or f"{removed} of {channels} channels"
+                notes.append(Note(group[0].name, "remove-dead-channels", not reason, what))
         return PassResult(any(n.applied for n in notes), tuple(notes))
+
+
+def _channels(group: list[Value]) -> int:
+    shape = group[0].type.shape
+    return shape[-1] if shape else 1
 
 
 def _groups(graph: Graph) -> list[list[Value]]:
@@ -77,7 +87,7 @@ def _dead_channels(
     graph: Graph, group: list[Value], intervals: dict[int, Interval]
 ) -> tuple[str, Mask | None]:
     """Which channels of the group can go; (reason, None) when the group as a whole cannot change."""
-    channels = group[0].type.shape[-1] if group[0].type.shape else 1
+    channels = _channels(group)
     dead = np.ones(channels, np.bool_)
     for value in group:
         if graph.is_output(value):
@@ -140,6 +150,8 @@ def _remove(graph: Graph, group: list[Value], dead: Mask, intervals: dict[int, I
     for value in group:
         assert value.producer is not None
         _shrink(graph, value.producer, dead.size, keep)
+        old = intervals[id(value)]
+        intervals[id(value)] = Interval(old.low[keep], old.high[keep])
 
 
 def _absorb(graph: Graph, user: Node, value: Value, dead: Mask, interval: Interval) -> None:
@@ -152,7 +164,7 @@ def _absorb(graph: Graph, user: Node, value: Value, dead: Mask, interval: Interv
     inner = tuple(range(1, weight.data.ndim - 1))
     per_channel = weight.data.astype(np.int64).sum(
         axis=inner
-    )  # [O, C]; zero where the interval is no single value
+    )  # [O, C]; zeros where no single value is proved
     added = bias.data.astype(np.int64) + (per_channel[:, dead] * interval.low[dead]).sum(axis=1)
     kept = np.ascontiguousarray(weight.data[..., ~dead])
     graph.set_input(user, rule.bias, graph.constant(added.astype(np.int32), bias.name, bias.type))

@@ -2,98 +2,101 @@
 
 from __future__ import annotations
 
+from math import floor, frexp, ldexp
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 BINS = 4096
+SMALLEST_EXPONENT = -100  # a value times 2^100 stays in float32 while it falls into the first bins
 
 
 class TensorStatistics:
     """Count, min, max and a histogram whose bins are aligned to multiples of a power-of-two width.
 
-    Bin k counts x in [k * width, (k + 1) * width). When values no longer fit in ``BINS`` bins the width doubles and
-    neighbours merge, so the result depends on the data alone, not on how it was cut into batches.
+    Bin k counts x in [k * width, (k + 1) * width). The width follows from min and max alone; where it grows,
+    neighbouring bins merge. So the result depends on the data, not on how it was cut into batches.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.min = np.inf
         self.max = -np.inf
-        self.exponent = 0  # width = 2 ** exponent
+        self.exponent = SMALLEST_EXPONENT  # width = 2 ** exponent
         self.first = 0  # index of the first bin
         self.counts: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def update(self, x: NDArray[Any], histogram: bool = True) -> None:
-        """Add the elements of ``x`` (float32, any shape, finite)."""
+        """Add the elements of ``x`` (float32, any shape). Raises ValueError, and adds nothing, if one is not finite.
+
+        ``histogram``: False for those who read count, min and max only; the same in every call.
+        """
         if x.size == 0:
             return
         low, high = float(x.min()), float(x.max())
-        self.count += x.size
-        self.min, self.max = min(self.min, low), max(self.max, high)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(f"the elements are not finite: they span {low} to {high}")
+        self._extend(x.size, low, high)
         if not histogram:
             return
-        self._cover(low, high)
-        # scaling by a power of two is exact, so a value falls into the same bin in every batch
-        index = np.floor(x.reshape(-1) * np.float32(2.0**-self.exponent)).astype(np.int32)
+        self._cover()
+        # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
+        # float32 would underflow.
+        wide = x.reshape(-1) if self.exponent <= 0 else x.reshape(-1).astype(np.float64)
+        index = np.floor(wide * wide.dtype.type(2.0**-self.exponent)).astype(np.int32)
         index -= np.int32(self.first)
-        self.counts += np.bincount(index, minlength=BINS)[:BINS]
+        self.counts += np.bincount(index, minlength=BINS)
 
     def merge(self, other: TensorStatistics) -> None:
         """Add the statistics of other batches of the same tensor."""
         if other.count == 0:
             return
-        self.count += other.count
-        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
+        self._extend(other.count, other.min, other.max)
         if other.counts.size:
-            self._cover(other.min, other.max)
-            shift = self.exponent - other.exponent
-            index = (np.arange(BINS) + other.first) >> shift
-            used = other.counts > 0
-            np.add.at(self.counts, index[used] - self.first, other.counts[used])
-
-    def _cover(self, low: float, high: float) -> None:
-        """Widen the bins until [low, high] fits, merging what was counted."""
-        if self.counts.size:
-            low = min(low, float(self._low_edge()))
-            high = max(high, float(self._high_edge()))
-        exponent = self.exponent if self.counts.size else _exponent_for(low, high)
-        while np.floor(high * 2.0**-exponent) - np.floor(low * 2.0**-exponent) >= BINS:
-            exponent += 1
-        first = int(np.floor(low * 2.0**-exponent))
-        if self.counts.size and (exponent, first) != (self.exponent, self.first):
-            used = np.flatnonzero(self.counts)
-            index = ((used + self.first) >> (exponent - self.exponent)) - first
-            counts = np.zeros(BINS, np.int64)
-            np.add.at(counts, index, self.counts[used])
-            self.counts = counts
-        elif not self.counts.size:
-            self.counts = np.zeros(BINS, np.int64)
-        self.exponent, self.first = exponent, first
-
-    def _low_edge(self) -> float:
-        used = np.flatnonzero(self.counts)
-        return float((used[0] + self.first) * 2.0**self.exponent)
-
-    def _high_edge(self) -> float:
-        used = np.flatnonzero(self.counts)
-        return float((used[-1] + self.first) * 2.0**self.exponent)
+            self._cover()
+            self._add(other.counts, other.first, other.exponent)
 
     def percentile_range(self, percent: float) -> tuple[float, float]:
-        """(low, high) that leave (100 - percent) / 2 % of the elements outside at each end, within [min, max]."""
+        """(low, high) that leave (100 - percent) / 2 % of the elements outside at each end, within [min, max].
+
+        Both are edges of bins: the elements of those ranks lie in the bin above ``low`` and below ``high``.
+        """
         tail = self.count * (100.0 - percent) / 200.0
         cumulative = np.cumsum(self.counts)
         below = int(np.searchsorted(cumulative, tail, side="right"))
         above = int(np.searchsorted(cumulative, self.count - tail, side="left"))
-        width = 2.0**self.exponent
-        low, high = (below + self.first) * width, (above + 1 + self.first) * width
+        low, high = (ldexp(self.first + k, self.exponent) for k in (below, above + 1))
         return max(low, self.min), min(high, self.max)
 
+    def _extend(self, count: int, low: float, high: float) -> None:
+        self.count += count
+        self.min, self.max = min(self.min, low), max(self.max, high)
 
-def _exponent_for(low: float, high: float) -> int:
-    """Smallest width that covers [low, high] with BINS bins (about; the caller widens if needed)."""
-    span = max(high - low, abs(low), abs(high)) / BINS
-    if span == 0.0:
-        return -100
-    return max(-100, int(np.floor(np.log2(span))) - 1)
+    def _cover(self) -> None:
+        """Let the bins cover [min, max], merging what was counted."""
+        exponent = _exponent(self.min, self.max)
+        first = floor(ldexp(self.min, -exponent))
+        if self.counts.size and (exponent, first) == (self.exponent, self.first):
+            return
+        counted, old_first, old_exponent = self.counts, self.first, self.exponent
+        self.counts, self.first, self.exponent = np.zeros(BINS, np.int64), first, exponent
+        self._add(counted, old_first, old_exponent)
+
+    def _add(self, counts: NDArray[np.int64], first: int, exponent: int) -> None:
+        """Add a histogram of bins that are not wider."""
+        used = np.flatnonzero(counts)
+        index = ((used + first) >> (self.exponent - exponent)) - self.first
+        np.add.at(self.counts, index, counts[used])
+
+
+def _exponent(low: float, high: float) -> int:
+    """The width, 2^exponent, for data in [low, high]: never smaller for an interval that holds this one.
+
+    It is the smallest that leaves indices under 4 * BINS in magnitude and covers the interval with BINS bins.
+    """
+    largest = max(abs(low), abs(high), high - low)
+    exponent = max(SMALLEST_EXPONENT, frexp(largest / BINS)[1] - 2) if largest else SMALLEST_EXPONENT
+    while floor(ldexp(high, -exponent)) - floor(ldexp(low, -exponent)) >= BINS:
+        exponent += 1
+    return exponent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -19,15 +20,18 @@ from qcc.backends.program import Program, build_program
 from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
+from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph
 from qcc.ir.printer import save_graph
 from qcc.options import CompileOptions
+from qcc.timing import Timing, time_call, time_library
+from qcc.verify import Verification
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
-GRAPH_FOLDER = "graphs"  # inside a saved library: planned.qir (or none for float32) and float.qir
-REPORT_FILE = "report.json"
+GRAPH_FOLDER = "graphs"  # inside a saved library
+FLOAT_FILE, PLANNED_FILE = "float.qir", "planned.qir"  # float32 has no planned graph
 
 
 def compile(
@@ -43,13 +47,19 @@ def compile(
     """Compile an ONNX model (path or ModelProto).
 
     ``calibration``: array[N, ...], dict of arrays, an iterable of such, or a path to .npz/.npy; without it ranges come
-    from noise, with a warning. ``choices``: fields of CompileOptions, such as ``io="float"``. Raises QccError.
+    from noise, with a warning. ``choices``: fields of CompileOptions, such as ``io="float"``. ``warn`` is called with
+    every warning (default: ``warnings.warn``); they are in the result and its report too. Raises QccError.
     """
     chosen = replace(options or CompileOptions(), target=target, **choices)
     find_target(target)  # an unknown target is an error before the work starts
-    warnings: list[str] = []
-    made = driver.compile_graph(model, calibration, chosen, progress, warn or warnings.append)
-    return CompiledModel(made, warnings)
+    noted: list[str] = []
+
+    def note(message: str) -> None:
+        noted.append(message)
+        (warn or warnings.warn)(message)
+
+    made = driver.compile_graph(model, calibration, chosen, progress, note)
+    return CompiledModel(made, noted)
 
 
 class CompiledModel:
@@ -60,7 +70,10 @@ class CompiledModel:
         self.warnings = warnings or []
         options = compilation.options
         self.program: Program = build_program(
-            compilation.graph, find_target(options.target), options.name or compilation.graph.name, options.boundary
+            compilation.graph,
+            find_target(options.target),
+            options.name or compilation.graph.name,
+            options.boundary,
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -86,14 +99,17 @@ class CompiledModel:
             vectors=self._vectors(),
             extra=self._write_extra,
         )
-        return emit(self.program, Path(folder), emitted)
+        try:
+            return emit(self.program, Path(folder), emitted)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
 
     def _write_extra(self, folder: Path) -> None:
         graphs = folder / GRAPH_FOLDER
         graphs.mkdir()
-        save_graph(self.compilation.float_graph, graphs / "float.qir")
+        save_graph(self.compilation.float_graph, graphs / FLOAT_FILE)
         if self.compilation.planned is not None:
-            save_graph(self.compilation.planned, graphs / "planned.qir")
+            save_graph(self.compilation.planned, graphs / PLANNED_FILE)
         report.write(self.report, folder)
 
     def _vectors(self) -> list[tuple[Array, Array]]:
@@ -107,10 +123,13 @@ class CompiledModel:
         if self.compilation.options.boundary == "int8":
             feed = verify.quantize_inputs(graph, inputs)
         outputs = interpreter.run(graph, feed)
-        ports = (self.program.inputs, feed, self.program.input_bytes), (
-            self.program.outputs,
-            outputs,
-            self.program.output_bytes,
+        ports = (
+            (self.program.inputs, feed, self.program.input_bytes),
+            (
+                self.program.outputs,
+                outputs,
+                self.program.output_bytes,
+            ),
         )
         blocks = []
         for listed, arrays, size in ports:
@@ -128,6 +147,38 @@ class CompiledModel:
             folder = self.save(Path(self._folder.name) / self.program.name)
         return Library(run.load(Path(folder), self.program.target), self.graph, keep=self._folder)
 
+    def verify(
+        self,
+        library: Library | None = None,
+        inputs: Array | Arrays | None = None,
+        labels: Array | None = None,
+    ) -> Verification:
+        """The library against the integer interpreter, and integers against float.
+
+        ``inputs``: float samples, the kept calibration samples by default; ``labels``: classes, for accuracy.
+        """
+        return verify.verify(
+            self.graph,
+            self.compilation.float_graph,
+            self.compilation.samples if inputs is None else _by_name(self.graph, inputs),
+            labels,
+            library.compiled if library else None,
+            self.compilation.options.boundary == "float",
+        )
+
+    def record_verification(self, verification: Verification, how: str, folder: str | Path) -> None:
+        """Enter the result of ``verify`` in the report, and write the report of a saved library again."""
+        self.report["verification"] = {
+            "samples": verification.samples,
+            "equal": verification.equal,
+            "meaning": verify.meaning_of_equal(self.graph),
+            "how": how,
+        }
+        try:
+            report.write(self.report, Path(folder))
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
     # ------------------------------------------------------------------ running without C
     def run_integer(self, xq: Array | Arrays) -> Any:
         """The exact meaning: integers in, integers out. A leading N is iterated."""
@@ -138,6 +189,11 @@ class CompiledModel:
         """The float model, before quantization."""
         graph = self.compilation.float_graph
         return _like(x, FloatRuntime(graph).run(_by_name(graph, x)))
+
+    def time_float(self, x: Array | Arrays, seconds: float = 1.0) -> Timing:
+        """Time of onnxruntime, one thread, on the first sample of ``x`` in the float graph: the baseline."""
+        graph = self.compilation.float_graph
+        return time_call(FloatRuntime(graph, threads=1).prepared(_by_name(graph, x)), seconds)
 
     def quantize_input(self, x: Array | Arrays) -> Any:
         """Float inputs as the integers the program takes."""
@@ -179,9 +235,17 @@ class Library:
         outputs = self.compiled.run(verify.quantize_inputs(self.graph, inputs))
         return _like(x, verify.dequantize_outputs(self.graph, outputs))
 
+    def time(self, x: Array | Arrays, seconds: float = 1.0) -> Timing:
+        """Time of one inference, on the first sample of ``x`` (float). Raises TargetError under an emulator."""
+        return time_library(self.compiled, self.graph, _by_name(self.graph, x), self._float_boundary, seconds)
+
     def run_int8(self, xq: Array | Arrays) -> Any:
         """Raw integers in, raw integers out."""
         return _like(xq, self.compiled.run(dict(_by_name(self.graph, xq))))
+
+
+def _unwritable(folder: str | Path, error: OSError) -> QccError:
+    return QccError(f"cannot write {folder}: {error.strerror}", hint="name a folder that you may write to")
 
 
 def _by_name(graph: Graph, x: Array | Arrays) -> dict[str, Array]:
@@ -190,4 +254,8 @@ def _by_name(graph: Graph, x: Array | Arrays) -> dict[str, Array]:
 
 def _like(given: Array | Arrays, outputs: Mapping[str, Array]) -> Any:
     """One array for one array, where there is one output; else by name."""
-    return next(iter(outputs.values())) if len(outputs) == 1 and not isinstance(given, Mapping) else dict(outputs)
+    return (
+        next(iter(outputs.values()))
+        if len(outputs) == 1 and not isinstance(given, Mapping)
+        else dict(outputs)
+    )

@@ -67,15 +67,18 @@ def _joined(parts: list[Batch]) -> Batch:
     return {n: np.concatenate([p[n] for p in parts]) if len(parts) > 1 else parts[0][n] for n in parts[0]}
 
 
-def load_calibration(source: object, inputs: Sequence[Value]) -> CalibrationData:
+def load_calibration(
+    source: object, inputs: Sequence[Value], label_key: str | None = None
+) -> CalibrationData:
     """Calibration data for a graph with these inputs.
 
     ``source``: a .npz file (arrays by input name; labels beside them), a .npy file, a folder of such files
     (one sample or batch each, in the order of their names), an array, arrays by name, or an iterable of arrays
     or of arrays by name (samples or batches; streamed). A model with one input takes arrays without a name.
+    ``label_key``: the array that holds the labels; by default one of LABEL_KEYS, if there is one.
     Raises QccError with a hint; for streams while they are read.
     """
-    reader = _Reader({v.name: v.type for v in inputs})
+    reader = _Reader({v.name: v.type for v in inputs}, label_key)
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
@@ -98,6 +101,7 @@ class _Reader:
     """Turns raw arrays into batches of the inputs' types."""
 
     types: dict[str, TensorType]
+    label_key: str | None = None
 
     # ------------------------------------------------------------------ kinds of sources
     def whole(self, arrays: Batch, labels: Array | None, where: str) -> CalibrationData:
@@ -170,8 +174,11 @@ class _Reader:
     def named(self, arrays: Mapping[Any, object], where: str) -> tuple[Batch, Array | None]:
         """Arrays by input name, and the labels beside them."""
         found = {str(n): a for n, a in arrays.items()}
-        labels = next((np.asarray(found[k]) for k in LABEL_KEYS if k in found and k not in self.types), None)
-        data = {n: a for n, a in found.items() if n in self.types or n not in _IGNORED_KEYS}
+        if self.label_key is not None and self.label_key not in found:
+            raise QccError(f"{where} has no labels {self.label_key!r}", hint=f"its arrays: {_listed(found)}")
+        keys = LABEL_KEYS if self.label_key is None else (self.label_key,)
+        labels = next((np.asarray(found[k]) for k in keys if k in found and k not in self.types), None)
+        data = {n: a for n, a in found.items() if n in self.types or n not in (*_IGNORED_KEYS, *keys)}
         if len(self.types) == 1 and len(data) == 1:
             (expected,), (name,) = self.types, data
             if name in _UNNAMED_KEYS:

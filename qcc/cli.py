@@ -1,82 +1,236 @@
-"""The command line: options in, tables and progress out; every command is one call into the driver."""
+"""The command line: options in, tables and progress out; the work is done by api, verify and the pass manager."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
+import numpy as np
+from numpy.typing import NDArray
 
 import qcc
-from qcc.ir.errors import QccError
-
-OUT = Console()
-ERR = Console(stderr=True)
-
-
-class _Commands(click.Group):
-    """Errors the user can act on are printed without a traceback, in one style, with status 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except QccError as error:
-            ERR.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
-            sys.exit(1)
-        except BrokenPipeError:
-            sys.exit(1)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+from qcc import api, calibration_data, tables, verify
+from qcc.backends.c.build import build_archive
+from qcc.backends.c.emit import check_replaceable
+from qcc.backends.targets import Availability, availability, find_target
+from qcc.cli_base import (
+    Commands,
+    calib_option,
+    console,
+    data_option,
+    dump_after_option,
+    dump_folder_option,
+    path_type,
+    plugin_option,
+    progress,
+    shape_option,
+    verify_each_option,
+    warn,
 )
+from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
+from qcc.driver import synthetic_samples
+from qcc.float_runtime import FloatRuntime
+from qcc.options import CompileOptions
+from qcc.passes.calibrate import CALIBRATORS
+from qcc.saved import SavedLibrary, open_saved
+from qcc.timing import time_call, time_library
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(qcc.__version__, prog_name="qcc")
 def main() -> None:
     """qcc: a quantizing compiler. ONNX in, a verified 8-bit C library out.
 
     \b
     A first session:
-      qcc targets                                         what can be built and run here
-      qcc compile model.onnx --calib data.npz -o out/     quantize, write C, build, prove, verify
-      qcc verify out/ --data test.npz                     C = integer interpreter, and against float
-      qcc bench out/                                      time per inference
-      qcc explain model.onnx NODE                         what each rule did with a node, and why not
+      qcc targets                                        what can be built and run here
+      qcc compile model.onnx --calib data.npz -o out     quantize, prove, write C, build, compare
+      qcc verify out --data test.npz                     library = interpreter; accuracy against float
+      qcc bench out                                      time per inference, against float32
+      qcc explain model.onnx NODE                        what every rule did with a node, and why not
 
-    data.npz holds one array for each model input, by its name, samples along the first axis.
+    data.npz holds one array for each model input, under the name of the input, samples along the first axis.
+    out/report.html shows layers, memory, proofs and accuracy.
     """
 
 
-def _shapes(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    shapes: dict[str, Any] = {}
-    for text in values:
-        name, separator, sizes = text.rpartition("=")
-        try:
-            numbers = tuple(int(part) for part in sizes.split("x"))
-        except ValueError:
-            numbers = ()
-        if not separator or not name or not numbers:
-            raise click.BadParameter(f"{text!r}: write NAME=SIZE or INPUT=1x3x224x224")
-        shapes[name] = numbers if len(numbers) > 1 else numbers[0]
-    return shapes
+# ---------------------------------------------------------------- compile
+@main.command("compile")
+@click.argument("model", type=path_type)
+@click.option("-o", "--out", required=True, type=path_type, help="Folder for the C library.")
+@click.option("--target", default=CompileOptions.target, show_default=True, help="See: qcc targets.")
+@calib_option
+@click.option("--int8", "precision", flag_value="int8", default="int8", help="8-bit integers (the default).")
+@click.option("--float32", "precision", flag_value="float32", help="The same graph in float, as a baseline.")
+@click.option(
+    "--io",
+    type=click.Choice(["int8", "float"]),
+    default=CompileOptions.io,
+    show_default=True,
+    help="What crosses the library's boundary.",
+)
+@click.option("--name", help="C name of the library (default: the file's name).")
+@shape_option
+@click.option(
+    "--observer",
+    metavar="NAME",
+    default="percentile",
+    show_default=True,
+    help="How ranges are chosen: min-max, percentile, or one of a plugin.",
+)
+@click.option(
+    "--percentile",
+    type=click.FloatRange(50, 100),
+    metavar="P",
+    help="Share of elements that percentile keeps (default: 99.999).",
+)
+@click.option(
+    "--float-pipeline",
+    metavar="TEXT",
+    default=CompileOptions.float_pipeline,
+    show_default=True,
+    help="Passes before quantization, such as float,my-pass{share=0.1}.",
+)
+@click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
+@verify_each_option
+@dump_after_option
+@dump_folder_option("OUT-dumps")
+@plugin_option
+@click.option(
+    "--build/--no-build", default=True, help="Build for the target and compare with the interpreter."
+)
+def compile_command(
+    model: Path, out: Path, calib: Path | None, observer: str, percentile: float | None,
+    dump_after: str | None, dump_folder: Path | None, build: bool, **choices: Any,
+) -> None:  # fmt: skip
+    """Compile an ONNX MODEL into a C library in the folder OUT.
+
+    Then build it for the target, run it on calibration samples and compare it with the integer interpreter, byte
+    for byte. For a target that cannot run here this says so.
+    """
+    found = availability(find_target(choices["target"]))
+    check_replaceable(out)
+    choices["observer"] = _observer(observer, percentile)
+    if dump_after is not None:
+        choices |= {
+            "dump_after": dump_after,
+            "dump_folder": dump_folder or Path(f"{out.absolute()}-dumps"),
+        }
+    with progress() as report:
+        compiled = qcc.compile(model, calibration=calib, progress=report, warn=warn, **choices)
+        report("writing", 0, 0)
+        compiled.save(out)
+        built = _build_and_verify(compiled, out, found, report) if build else None
+    console().print(tables.summary(compiled.report, out, built, found.target.is_native))
 
 
-shape_option = click.option(
-    "--shape",
-    "shapes",
-    multiple=True,
-    callback=_shapes,
-    metavar="NAME=SIZE",
-    help="Bind a symbolic dimension, or a whole input shape (repeatable).",
+def _observer(name: str, percentile: float | None) -> str:
+    if name not in CALIBRATORS:
+        raise click.BadParameter(
+            f"{name!r} is not one of {', '.join(CALIBRATORS)}", param_hint="'--observer'"
+        )
+    if name != "percentile":
+        if percentile is not None:
+            raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
+        return f"observer={name}"
+    return f"observer={name} p={percentile}" if percentile is not None else CompileOptions.observer
+
+
+def _build_and_verify(
+    compiled: api.CompiledModel, out: Path, found: Availability, report: Callable[[str, int, int], None]
+) -> Path | None:
+    """Build, and run where that is possible; the report tells what was done. Returns what was built."""
+    target, missing = found.target, "; ".join(found.missing)
+    report(f"building for {target.name}", 0, 0)
+    if not found.builds:
+        how = f"not built: no compiler for {target.name} here ({missing})"
+    elif not found.runs:
+        how = f"built, not run: no emulator for {target.name} here ({missing})"
+    else:
+        library = compiled.build(out)
+        report("comparing with the interpreter", 0, 0)
+        result = compiled.verify(library)
+        how = f"under {target.runner[0]}" if target.runner else "on this machine"
+        compiled.record_verification(result, how, out)
+        verify.require_exact(result, f"{out}")
+        return library.path
+    if found.builds:
+        build_archive(out, target)
+    warn(how)
+    compiled.record_verification(verify.Verification(), how, out)
+    return out / "build" if found.builds else None
+
+
+# ---------------------------------------------------------------- verify
+@main.command("verify")
+@click.argument("out", type=path_type)
+@data_option
+@click.option(
+    "--labels", metavar="KEY", help="Array of class labels in DATA (default: label, labels, y ...)."
 )
-calib_option = click.option(
-    "--calib",
-    type=click.Path(path_type=Path),
-    metavar="DATA",
-    help="Calibration samples: .npz, .npy, or a folder of .npy.",
+def verify_command(out: Path, data: Path | None, labels: str | None) -> None:
+    """Build and run the library in OUT, and compare.
+
+    The library must equal the integer interpreter in every byte (status 1 if not); its accuracy against float, and
+    against labels where DATA has them, is printed.
+    """
+    saved = open_saved(out)
+    inputs, truth = _samples(saved, data, labels)
+    with progress() as report:
+        report(f"building for {saved.target.name}", 0, 0)
+        library = saved.build()
+        report("comparing with the interpreter", 0, 0)
+        result = verify.verify(saved.graph, saved.float_graph, inputs, truth, library, saved.float_boundary)
+        step = "" if result.exact else verify.first_diverging_step(out, saved.graph, inputs)
+    meaning, source = verify.meaning_of_equal(saved.graph), str(data or "seeded noise: accuracy says little")
+    console().print(tables.verification(result, meaning, source, step))
+    if not result.exact:
+        click.get_current_context().exit(1)
+
+
+def _samples(
+    saved: SavedLibrary, data: Path | None, labels: str | None
+) -> tuple[Arrays, NDArray[Any] | None]:
+    """All samples of ``data``, in memory, with their labels."""
+    if data is None:
+        if labels is not None:
+            raise click.UsageError("--labels needs --data")
+        return synthetic_samples(saved.float_graph, CompileOptions()), None
+    loaded = calibration_data.load_calibration(data, saved.float_graph.inputs, labels)
+    batches = list(loaded)
+    return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}, loaded.labels
+
+
+# ---------------------------------------------------------------- bench
+@main.command("bench")
+@click.argument("out", type=path_type)
+@data_option
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Per engine."
 )
+def bench_command(out: Path, data: Path | None, seconds: float) -> None:
+    """Time per inference of the library in OUT, against onnxruntime.
+
+    onnxruntime runs the same graph in float32 on one thread.
+    """
+    saved = open_saved(out)
+    inputs = _samples(saved, data, None)[0]
+    with progress() as report:
+        report(f"building for {saved.target.name}", 0, 0)
+        library = saved.build()
+        report("timing the library", 0, 0)
+        ours = time_library(library, saved.graph, inputs, saved.float_boundary, seconds)
+        report("timing onnxruntime", 0, 0)
+        reference = time_call(FloatRuntime(saved.float_graph, threads=1).prepared(inputs), seconds)
+    float_macs = sum(n.op.macs(n.signature) for n in saved.float_graph.nodes)
+    console().print(tables.timings(ours, saved.record["macs"], reference, float_macs))
+
+
+main.add_command(explain_command)
+main.add_command(opt_command)
+main.add_command(passes_command)
+main.add_command(targets_command)

@@ -13,29 +13,34 @@ from numpy.typing import NDArray
 
 from qcc import calibration_data, checker, float_runtime, onnx_importer
 from qcc.calibration_data import CalibrationData
+from qcc.ir.errors import ImportModelError, PassError
 from qcc.ir.graph import Graph
+from qcc.ir.location import Location
 from qcc.options import CompileOptions
 from qcc.passes.base import Note, PassContext
-from qcc.passes.manager import PassManager
+from qcc.passes.manager import PassManager, parse_pipeline
 
 Batch = dict[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
 
 KEPT_SAMPLES = 16
+SYNTHETIC_ELEMENTS = 2**26  # of all samples: large images get fewer
+FLOAT_STAGE, QUANTIZE_STAGE = "1-float", "2-quantize"  # also the folders of dumps
 
 
 @dataclass
 class Compilation:
     """What the stages leave behind: the graphs, the decisions of passes, and times in seconds.
 
-    ``float_graph``: after the float passes, the reference of accuracy; ``planned``: the integer program, None for
-    float32; ``samples``: the first calibration samples, float, by input name.
+    ``imported``: the model as it was read; ``float_graph``: after the float passes, the reference of accuracy;
+    ``planned``: the integer program, None for float32; ``samples``: the first calibration samples, float, by name.
     """
 
     options: CompileOptions
     model: str
     sha256: str
+    imported: Graph
     float_graph: Graph
     planned: Graph | None = None
     proof: checker.PlanReport | None = None
@@ -63,10 +68,17 @@ def compile_graph(
     Raises QccError; nothing is written.
     """
     options = options or CompileOptions()
+    _check_dump(options)
     graph = onnx_importer.import_model(source, options.shapes, options.name)
+    if not graph.inputs:
+        raise ImportModelError(
+            "the model has no inputs: its outputs are constants",
+            Location(_model_name(source, graph)),
+            "export it with an input, not with the sample frozen into it",
+        )
     ctx = PassContext(progress=progress, warn=warn)
-    made = Compilation(options, _model_name(source, graph), _digest(source), graph)
-    made.float_graph = _run(made, "float", graph, ctx)
+    made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
+    made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
     data = _calibration(made, calibration, warn)
     if options.precision == "float32":
         next(_remembering(made, data), None)
@@ -76,7 +88,7 @@ def compile_graph(
         calibration_samples=data.samples or 0,
         observer_factory=float_runtime.observer,
     )
-    made.planned = _run(made, quantize_pipeline(options), made.float_graph.clone(), ctx)
+    made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
     made.proof = checker.check_plan(made.planned)
     return made
 
@@ -96,19 +108,38 @@ def quantize_pipeline(options: CompileOptions) -> str:
     )
 
 
-def _run(made: Compilation, pipeline: str, graph: Graph, ctx: PassContext) -> Graph:
+def _pipeline(stage: str, options: CompileOptions) -> str:
+    return options.float_pipeline if stage == FLOAT_STAGE else quantize_pipeline(options)
+
+
+def _run(made: Compilation, stage: str, graph: Graph, ctx: PassContext) -> Graph:
     options = made.options
+    passes = parse_pipeline(_pipeline(stage, options))
+    dumped = options.dump_after == "all" or any(p.name == options.dump_after for p in passes)
     manager = PassManager(
-        pipeline,
+        passes,
         ctx,
         verify_each=options.verify_each,
-        dump_after=options.dump_after,
-        dump_folder=options.dump_folder,
+        dump_after=options.dump_after if dumped else None,
+        dump_folder=options.dump_folder / stage if options.dump_folder else None,
     )
     result = manager.run(graph)
     made.notes.extend(manager.notes())
     made.seconds.extend(manager.timings)
     return result
+
+
+def _check_dump(options: CompileOptions) -> None:
+    """Raise PassError for a ``dump_after`` that no pipeline of this compilation has."""
+    stages = [FLOAT_STAGE] if options.precision == "float32" else [FLOAT_STAGE, QUANTIZE_STAGE]
+    names = dict.fromkeys(p.name for stage in stages for p in parse_pipeline(_pipeline(stage, options)))
+    if options.dump_after not in (None, "all", *names):
+        raise PassError(
+            f"cannot dump after {options.dump_after}: it is not in the pipeline",
+            hint=f"use all, or {', '.join(names)}",
+        )
+    if options.dump_after is not None and options.dump_folder is None:
+        raise PassError("dump_after needs a dump_folder to write to")
 
 
 def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationData:
@@ -127,7 +158,8 @@ def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationDa
 def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
     """Seeded stand-ins for data: normal noise at several contrasts, every second sample non-negative."""
     rng = np.random.default_rng(options.seed)
-    count = options.synthetic_samples
+    elements = sum(value.type.elements for value in graph.inputs)
+    count = max(1, min(options.synthetic_samples, SYNTHETIC_ELEMENTS // elements))
     samples: Batch = {}
     for value in graph.inputs:
         shape = value.type.shape[1:] if value.type.shape[:1] == (1,) else value.type.shape

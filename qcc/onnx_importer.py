@@ -23,6 +23,7 @@ from qcc.onnx_folding import MAX_FOLDED_ELEMENTS, fold, is_foldable
 from qcc.onnx_reading import (
     MAX_ELEMENTS,
     attribute_value,
+    check_finite,
     default_opset,
     is_default_domain,
     read_model,
@@ -192,6 +193,8 @@ class _Importer:
         handler = ONNX_IMPORTERS.get(node.op_type)
         if handler is None:
             raise ImportModelError(_NO_OPERATOR)
+        for name in step.reads:
+            check_finite(name, self.known(name))
         first_new = len(self.graph.nodes)
         wanted = next((n for n in node.output if n), step.label)
         location = Location(self.location.file, node=step.label)
@@ -261,6 +264,8 @@ class _Importer:
         if array is None or array.dtype.kind != "f":
             kind = "not dense" if array is None else f"{array.dtype}"
             raise ImportModelError(f"output {name!r} is constant and {kind}: only float32 is supported")
+        if not array.size:
+            raise ImportModelError(f"output {name!r} is constant and holds no elements")
         return self.graph.constant(array.astype(np.float32), name, TensorType(DType.F32, array.shape))
 
 

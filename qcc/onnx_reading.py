@@ -175,6 +175,21 @@ def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
     return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
 
 
+def check_finite(name: str, array: NDArray[Any] | None) -> None:
+    """Raise ImportModelError (without location) for a constant that no arithmetic survives.
+
+    An infinity may be a bound or a padding value (one element), or part of a mask (zeros and infinities alone).
+    """
+    if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    nan = np.isnan(array)
+    if nan.any():
+        raise ImportModelError(f"tensor {name} holds {int(nan.sum())} NaN")
+    infinite = np.isinf(array)
+    if array.size > 1 and array[~infinite].any():
+        raise ImportModelError(f"tensor {name} holds {int(infinite.sum())} infinite elements")
+
+
 def _expect(name: str, dims: tuple[int, ...], found: int, expected: int, unit: str) -> None:
     if found != expected:
         raise ImportModelError(f"{name} with shape {dims} needs {expected} {unit}, the file has {found}")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from qcc.ir.errors import QccError
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -14,6 +16,7 @@ class CompileOptions:
 
     ``precision``: "int8", or "float32" for the same graph in float (baseline and fall-back).
     ``io``: what crosses the library's boundary, "int8" or "float".
+    ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
@@ -24,6 +27,7 @@ class CompileOptions:
     precision: Literal["int8", "float32"] = "int8"
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
+    float_pipeline: str = "float"
     observer: str = "observer=percentile p=99.999"
     strict: bool = False
     vectors: int = 2
@@ -33,6 +37,14 @@ class CompileOptions:
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("precision", self.precision, ("int8", "float32")),
+            ("io", self.io, ("int8", "float")),
+        ):
+            if value not in known:
+                raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
 
     @property
     def boundary(self) -> Literal["int8", "float"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import jinja2
 import qcc
 from qcc import metrics, verify
 from qcc.backends.c.metadata import metadata_of
-from qcc.backends.program import Program
+from qcc.backends.program import Operation, Program
+from qcc.backends.select import is_alias
 from qcc.driver import Compilation
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
-from qcc.passes.base import Note
+from qcc.ir.graph import Graph, Value
+from qcc.ir.npz import write_aside
+from qcc.ir.ops.quant import Requantize
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 
@@ -26,6 +30,8 @@ def report_of(made: Compilation, program: Program, warnings: list[str]) -> dict[
     constants = sum(
         a.nbytes for op in program.operations for a in op.call.constants.values() if a is not None
     )
+    metadata = metadata_of(program, constants)
+    layers = zip(metadata.pop("layers"), program.operations, strict=True)
     return {
         "generator": f"qcc {qcc.__version__}",
         "model": {"name": made.model, "sha256": made.sha256},
@@ -35,13 +41,18 @@ def report_of(made: Compilation, program: Program, warnings: list[str]) -> dict[
             "io": made.options.boundary,
             "observer": made.options.observer,
         },
+        "target_description": program.target.description,
         "warnings": list(warnings),
-        **metadata_of(program, constants),
+        **metadata,
+        "layers": [layer | _planned(op) for layer, op in layers],
+        "memory": _memory(program),
         "calibration": {"samples": made.calibration_samples, "synthetic": made.synthetic},
+        "ranges": _ranges(made),
         "placement": placement(made),
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
         "accuracy": _accuracy(made),
+        "verification": None,  # entered when the library was built and run
         "passes": [{"name": name, "seconds": round(seconds, 4)} for name, seconds in made.seconds],
     }
 
@@ -50,17 +61,84 @@ def placement(made: Compilation) -> dict[str, Any]:
     """How many nodes run in integers, and which run in float, with the reason."""
     notes = [n for _, n in made.notes if n.rule == "placement"]
     if made.planned is None:
-        return {"integer": 0, "float": [{"node": n.name, "reason": "--float32"} for n in made.float_graph.nodes]}
+        return {
+            "integer": 0,
+            "float": [{"node": n.name, "reason": "--float32"} for n in made.float_graph.nodes],
+        }
     return {
         "integer": sum(n.applied for n in notes),
         "float": [{"node": n.node, "reason": n.reason} for n in notes if not n.applied],
     }
 
 
-def _dead_channels(made: Compilation) -> dict[str, int]:
+def _planned(operation: Operation) -> dict[str, Any]:
+    """What the planner proved of one layer, and the node of the model it comes from."""
+    requantize = next((n for n in operation.step.nodes if isinstance(n.op, Requantize)), None)
+    location = operation.step.root.location
+    found: dict[str, Any] = {"origin": location.node if location else "", "certified": None}
+    if requantize is not None and isinstance(requantize.op, Requantize):
+        found |= {
+            "certified": list(requantize.op.certified),
+            "accumulator_bits": requantize.op.accumulator_bits,
+        }
+    return found
+
+
+def _memory(program: Program) -> list[dict[str, Any]]:
+    """Who occupies which bytes of the arena from step ``first`` to step ``last``, both included."""
+    end = len(program.operations) - 1
+    owner: dict[int, Value] = {}
+    for node in program.graph.nodes:  # operands come first, so chains of aliases resolve
+        if is_alias(node):
+            owner[id(node.output)] = owner.get(id(node.input(0)), node.input(0))
+    last: dict[int, int] = {}
+    for index, operation in enumerate(program.operations):
+        for value in (*operation.step.inputs, *operation.inputs):
+            if value is not None:
+                last[id(owner.get(id(value), value))] = index
+    for port in program.outputs:
+        last[id(owner.get(id(port.value), port.value))] = end
+    inputs = [last.get(id(p.value), 0) for p in program.inputs]
+    found = [_block("(inputs)", program.input_arena_offset, program.input_bytes, 0, max(inputs, default=0))]
+    written = end
+    for index, operation in enumerate(program.operations):
+        value = operation.step.output
+        place = program.place(value)
+        if place.region == "output":
+            written = min(written, index)
+        elif place.region == "arena":
+            found.append(
+                _block(value.name, place.offset, value.type.bytes, index, last.get(id(value), index))
+            )
+        if operation.workspace is not None:
+            size = operation.call.workspace_bytes
+            found.append(_block(f"({value.name} workspace)", operation.workspace, size, index, index))
+    found.append(_block("(outputs)", program.output_arena_offset, program.output_bytes, written, end))
+    return found
+
+
+def _block(name: str, offset: int, size: int, first: int, last: int) -> dict[str, Any]:
+    return {"name": name, "offset": offset, "bytes": size, "first": first, "last": last}
+
+
+def _ranges(made: Compilation) -> list[dict[str, Any]]:
+    """What calibration saw of each tensor, and the quantization that followed (absent where it was fused)."""
+    types = {v.name: v.type for v in made.planned.values()} if made.planned is not None else {}
+    found = []
+    for note in (n for _, n in made.notes if n.rule.startswith("calibrate-")):
+        low, high = json.loads(note.reason)
+        entry: dict[str, Any] = {"tensor": note.node, "low": low, "high": high}
+        qparams = types[note.node].qparams if note.node in types else None
+        if qparams is not None and qparams.axis is None:
+            entry |= {"scale": float(qparams.scale[0]), "zero_point": qparams.zero_point}
+        found.append(entry)
+    return found
+
+
+def _dead_channels(made: Compilation) -> dict[str, Any]:
     """Output channels of nodes with weights, before and after their removal, and the MACs of the float graph."""
 
-    def channels(graph: Any) -> int:
+    def channels(graph: Graph) -> int:
         weighted = [n for n in graph.nodes if n.op.quant_rule().weight is not None]
         return sum(n.output.type.shape[-1] for n in weighted)
 
@@ -69,37 +147,48 @@ def _dead_channels(made: Compilation) -> dict[str, int]:
         "channels": before,
         "removed": before - channels(made.graph),
         "macs_before": sum(n.op.macs(n.signature) for n in made.float_graph.nodes),
+        "nodes": [
+            {"node": n.node, "removed": n.reason}
+            for _, n in made.notes
+            if n.rule == "remove-dead-channels" and n.applied
+        ],
     }
 
 
 def _accuracy(made: Compilation) -> dict[str, Any]:
-    """SQNR and cosine of each output on the kept calibration samples."""
+    """Each output on the kept calibration samples, integers against float. ``sqnr_db``: None where they are equal."""
     if made.planned is None or not made.samples:
         return {}
     quantized = verify.quantize_inputs(made.planned, made.samples)
-    got = verify.dequantize_outputs(made.planned, interpreter.run(made.planned, quantized))
-    reference = FloatRuntime(made.float_graph).run(made.samples)
-    return {
-        "samples": len(next(iter(made.samples.values()))),
-        "outputs": {
-            name: {
-                "sqnr_db": metrics.sqnr_db(reference[name], got[name]),
-                "cosine": metrics.cosine(reference[name], got[name]),
-            }
-            for name in made.graph.output_names
-        },
-    }
-
-
-def explain(made: Compilation, node: str) -> list[tuple[str, Note]]:
-    """(pass, note) of every rule that looked at ``node``."""
-    return [(name, note) for name, note in made.notes if note.node == node]
+    results = verify.dequantize_outputs(made.planned, interpreter.run(made.planned, quantized))
+    references = FloatRuntime(made.float_graph).run(made.samples)
+    outputs: dict[str, dict[str, Any]] = {}
+    for name in made.graph.output_names:
+        reference, result = references[name], results[name]
+        sqnr_db = metrics.sqnr_db(reference, result)
+        outputs[name] = {
+            "sqnr_db": sqnr_db if math.isfinite(sqnr_db) else None,
+            "cosine": metrics.cosine(reference, result),
+            "max_error": float(abs(reference - result).max()),
+            "float_range": [float(reference.min()), float(reference.max())],
+        }
+        if reference[0].size > 1:
+            agreement = (metrics.top1(reference) == metrics.top1(result)).mean()
+            outputs[name]["top1_agreement"] = float(agreement)
+    return {"samples": len(next(iter(made.samples.values()))), "outputs": outputs}
 
 
 def write(report: dict[str, Any], folder: Path) -> None:
-    """report.json and report.html."""
-    (folder / JSON_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    """report.json and report.html; each is whole or absent."""
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_aside(folder / JSON_FILE, text.encode())
+    write_aside(folder / HTML_FILE, render_html(report).encode())
+
+
+def render_html(report: dict[str, Any]) -> str:
+    """One page that needs nothing else: styles and drawings are inside. Names from the model are escaped."""
     template = resources.files("qcc").joinpath("report.html.in").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(template).render(report=report)
-    (folder / HTML_FILE).write_text(page, encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template).render(report=report)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc import metrics
-from qcc.backends.c.run import Compiled
+from qcc.backends.boundary import with_boundary
+from qcc.backends.c.run import Compiled, load_traced, read_metadata
+from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import fixedpoint, interpreter
 from qcc.ir.errors import VerifyError
@@ -108,6 +111,11 @@ def verify(
     return result
 
 
+def meaning_of_equal(program: Graph) -> str:
+    """What ``Verification.equal`` counts, in words."""
+    return "within float tolerance of" if program.stage == "float" else "equal to"
+
+
 def require_exact(verification: Verification, what: str) -> None:
     """Raise VerifyError unless every sample was equal."""
     if not verification.exact:
@@ -118,37 +126,80 @@ def require_exact(verification: Verification, what: str) -> None:
         )
 
 
-def _batches(inputs: Arrays) -> Iterator[dict[str, NDArray[Any]]]:
+def first_diverging_step(folder: Path, program: Graph, inputs: Arrays) -> str:
+    """The first step of a library that leaves other bytes than the interpreter: which, and where; "" if none does.
+
+    ``folder``: the library as emitted, which is built once more, with a trace, for its target; ``program``: its
+    planned graph; ``inputs``: float32, N samples. Raises TargetError where such programs do not run here.
+    """
+    traced = load_traced(folder, find_target(read_metadata(folder)["target"]))
+    boundary = traced.meta["options"]["io"]
+    graph = with_boundary(program, boundary)
+    for index, sample in enumerate(_batches(inputs, 1)):
+        given = sample if boundary == "float" else quantize_inputs(graph, sample)
+        got = traced.run(given)
+        expected = _step_results(graph, given)
+        for number, layer in enumerate(traced.meta["layers"]):
+            name = layer["name"]
+            allowed = _tolerance(expected[name]) if got[name].dtype == np.float32 else 0.0
+            difference = _difference(expected[name], got[name], allowed)
+            if difference:
+                return (
+                    f"sample {index}, step {number + 1} of {len(got)}, %{name} = {layer['pattern']} "
+                    f"by {layer['kernel']}: {difference}"
+                )
+    return ""
+
+
+def _step_results(graph: Graph, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Every computed value by name."""
+    results: dict[str, NDArray[Any]] = {}
+    interpreter.run(graph, inputs, observe=lambda value, array: results.update({value.name: array}))
+    return results
+
+
+def _batches(inputs: Arrays, size: int = BATCH) -> Iterator[dict[str, NDArray[Any]]]:
     count = len(next(iter(inputs.values())))
-    for start in range(0, count, BATCH):
-        yield {name: array[start : start + BATCH] for name, array in inputs.items()}
+    for start in range(0, count, size):
+        yield {name: array[start : start + size] for name, array in inputs.items()}
 
 
 def _same_samples(program: Graph, expected: Arrays, got: Arrays) -> NDArray[np.bool_]:
     same: NDArray[np.bool_] | None = None
     for name in program.output_names:
-        a, b = (np.asarray(x[name]).reshape(len(x[name]), -1) for x in (expected, got))
-        if program.stage == "float":
-            tolerance = 1e-4 * max(float(np.abs(a).max(initial=0.0)), 1e-30)
-            equal = (np.abs(a - b) <= tolerance).all(axis=1)
-        else:
-            equal = (a == b).all(axis=1)
+        allowed = _tolerance(expected[name]) if program.stage == "float" else 0.0
+        equal = _equal(expected[name], got[name], allowed).reshape(len(got[name]), -1).all(axis=1)
         same = equal if same is None else same & equal
     assert same is not None
-    return np.asarray(same)
+    return same
 
 
 def _describe(program: Graph, expected: Arrays, got: Arrays, sample: int) -> str:
     for name in program.output_names:
-        a, b = (np.asarray(x[name])[sample].ravel() for x in (expected, got))
-        differing = np.flatnonzero(a != b)
-        if differing.size:
-            i = int(differing[0])
-            return (
-                f"first: sample {sample}, output {name}, element {i}: expected {a[i]}, got {b[i]} "
-                f"({differing.size} of {a.size} elements differ)"
-            )
+        allowed = _tolerance(expected[name]) if program.stage == "float" else 0.0
+        difference = _difference(expected[name][sample], got[name][sample], allowed)
+        if difference:
+            return f"first: sample {sample}, output {name}, {difference}"
     return ""
+
+
+def _difference(expected: NDArray[Any], got: NDArray[Any], allowed: float) -> str:
+    """The first element that differs by more than ``allowed``, and how many do; "" if none."""
+    a, b = np.ravel(expected), np.ravel(got)
+    differing = np.flatnonzero(~_equal(a, b, allowed))
+    if not differing.size:
+        return ""
+    i = int(differing[0])
+    return f"element {i}: expected {a[i]}, got {b[i]} ({differing.size} of {a.size} elements differ)"
+
+
+def _equal(expected: NDArray[Any], got: NDArray[Any], allowed: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(np.asarray(expected, np.float64) - got) <= allowed)  # false for NaN
+
+
+def _tolerance(expected: NDArray[Any]) -> float:
+    """Of float results: 1e-4 of the largest."""
+    return 1e-4 * max(float(np.abs(expected).max(initial=0.0)), 1e-30)
 
 
 def _accuracy(

@@ -1,63 +1,37 @@
-"""The checker accepts what the planner plans, op by op, and rejects every planted fault by its name."""
+"""The checker accepts what the planner plans and rejects every planted fault by its name."""
 
-import ast
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import qcc.ir.ops  # noqa: F401  (fills the registry)
-from qcc import checker
-from qcc.checker import FAST_PATHS, PlanReport, Walk, check_plan
-from qcc.checker_rules import RULES, Bounds, weighted_sum
-from qcc.ir import interpreter
+from qcc.checker import PlanReport, check_plan
 from qcc.ir.builder import Builder
 from qcc.ir.errors import VerifyError
 from qcc.ir.graph import Graph, Node, Value
-from qcc.ir.op import OPS, Case, Op
 from qcc.ir.ops.activation import Clamp, Tanh
 from qcc.ir.ops.conv import Conv2d
-from qcc.ir.ops.conv_transpose import ConvTranspose2d
 from qcc.ir.ops.dense import Dense
-from qcc.ir.ops.elementwise import Add, Mul
+from qcc.ir.ops.elementwise import Add
 from qcc.ir.ops.pool import AvgPool2d
-from qcc.ir.ops.quant import Dequantize, Table
+from qcc.ir.ops.quant import Dequantize
 from qcc.ir.ops.rearrange import Concat
-from qcc.ir.ops.shape import Pad, Reshape
-from qcc.ir.qparams import QParams
+from qcc.ir.ops.shape import Reshape
 from qcc.ir.types import DType, TensorType, f32
 from qcc.passes.base import PassContext
-from qcc.passes.calibrate import Calibrate
-from qcc.passes.certify import agrees_in_float32
-from qcc.passes.choose_qparams import ChooseQParams
-from qcc.passes.fold_zero_points import FoldZeroPoints
-from qcc.passes.fuse_epilogues import FuseEpilogues
-from qcc.passes.plan_accumulators import PlanAccumulators, propagate
-from qcc.passes.quantize_ops import QuantizeOps
-from qcc.passes.remove_dead_channels import RemoveDeadChannels
+from qcc.passes.manager import parse_pipeline
 
-REMOVAL = (RemoveDeadChannels(),)
-STEPS = (
-    FuseEpilogues(),
-    Calibrate(),
-    ChooseQParams(),
-    QuantizeOps(),
-    FoldZeroPoints(),
-    PlanAccumulators(),
-)
+FOLDED = "fuse-epilogues,calibrate,choose-qparams,quantize-ops,fold-zero-points,"
+PLANNED = FOLDED + "plan-accumulators,remove-dead-channels"
+MULTIPLIER, SHIFT, ACC_MIN, ACC_MAX = 1, 2, 3, 4
 
 
-def plan(graph: Graph, batch: dict[str, np.ndarray], steps: tuple[Any, ...] = STEPS + REMOVAL) -> Graph:
+def plan(graph: Graph, batch: dict[str, np.ndarray], pipeline: str = PLANNED) -> Graph:
     ctx = PassContext(resources={"calibration": [batch]})
-    for step in steps:
-        result = step.run(graph, ctx)
-        graph = result.graph or graph
+    for step in parse_pipeline(pipeline):
+        graph = step.run(graph, ctx).graph or graph
     return graph
 
 
@@ -133,9 +107,6 @@ def uncertify(graph: Graph) -> None:
             node.op = replace(node.op, certified=())
 
 
-MULTIPLIER, SHIFT, ACC_MIN, ACC_MAX = 1, 2, 3, 4
-
-
 # ---------------------------------------------------------------------- accepted
 def test_a_planned_network_is_proved(planned: Graph) -> None:
     names = [n.op.name for n in planned.nodes]
@@ -167,233 +138,34 @@ def test_dead_channels_removed_or_not() -> None:
     bias = b.constant(np.array([0.0, -500.0, 1.0, -500.0], np.float32), "bias")
     y = b.emit(Clamp(0.0), b.emit(Conv2d(), graph.inputs[0], c(4, 1, 1, 2), bias), name="relu")
     graph.add_output(b.emit(Conv2d(), y, c(3, 1, 1, 4), c(3)))
-    full = plan(graph, samples(1, 4, 4, 2), STEPS)
+    full = plan(graph, samples(1, 4, 4, 2), FOLDED + "plan-accumulators")
     before = check_plan(full)
-    removed = REMOVAL[0].run(full, PassContext())
-    assert removed.changed
+    full = plan(full, {}, "remove-dead-channels")
     assert check_plan(full).channels == before.channels - 2
 
 
-MORE_CASES = {
-    "conv_transpose2d": (ConvTranspose2d((2, 2), dilations=(2, 3)), (1, 3, 3, 2), (3, 2, 3, 2)),
-    "reshape": (Reshape((1, 6, 4)), (1, 4, 6)),
-    "conv2d": (Conv2d((1, 1), (2, 2, 2, 2), (2, 2), 2), (1, 4, 4, 4), (4, 3, 3, 2)),
-    "pad": (Pad((0, 0, 1), (0, 0, 2), 2.5), (1, 2, 3)),
-}
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-6, 0.0])
+def test_a_residual_with_a_channel_of_tiny_weights(smallest: float) -> None:
+    """Its accumulator would have so fine a scale that the skip's term passed 32 bits."""
+    graph, b, _ = build(1, 4, 4, 3)
+    w = np.random.default_rng(0).normal(size=(3, 1, 1, 3)).astype(np.float32)
+    w[1] *= smallest
+    y = b.emit(Conv2d(), graph.inputs[0], b.constant(w, "w"), name="conv")
+    graph.add_output(b.emit(Add(), y, graph.inputs[0], name="sum"))
+    planned = plan(graph, samples(1, 4, 4, 3))
+    assert [n.op.name for n in planned.nodes] == ["conv2d", "add", "requantize"]
+    assert check_plan(planned).accumulator_bits <= 26
 
 
-def cases_of(name: str) -> list[Case]:
-    """The op's own cases, and some whose bounds are less plain."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    cases = list(OPS[name].cases(rng))
-    if name in MORE_CASES:
-        op, *shapes = MORE_CASES[name]
-        cases.append(Case(op, tuple(rng.normal(size=s).astype(np.float32) for s in shapes), (False, True)))
-    return cases
-
-
-def op_cases() -> list[tuple[str, int]]:
-    floats = [name for name in sorted(OPS) if OPS[name].float_ref is not Op.float_ref]
-    return [(name, index) for name in floats for index, _ in enumerate(cases_of(name))]
-
-
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # 0 / 0 where a float op meets noise
-@pytest.mark.parametrize("steps", [STEPS + REMOVAL, tuple(s for s in STEPS if s.name != "fold-zero-points")])
-@pytest.mark.parametrize(("name", "index"), op_cases())
-def test_bounds_of_every_op(name: str, index: int, steps: tuple[Any, ...]) -> None:
-    """They hold, and are those of the planner, whose plan of the last dense would be refused if they were wider."""
-    case = cases_of(name)[index]
-    graph, batch, operands = Graph("case"), {}, []
-    b = Builder(graph)
-    for i, array in enumerate(case.inputs):
-        if array is None or (i < len(case.constant) and case.constant[i]):
-            operands.append(None if array is None else b.constant(array, f"c{i}"))
-            continue
-        x = graph.add_input(f"x{i}", f32(*array.shape))
-        batch[x.name] = array if array.shape[:1] == (1,) else array[None]
-        # channels with clearly different bounds, most without 0, so that a mixed-up channel or zero_point is seen
-        channels = array.shape[-1] if array.ndim else 1
-        spread = b.constant(np.linspace(0.2, 1.0, channels).astype(np.float32), "spread")
-        offset = b.constant(np.linspace(0.3, 3.0, channels).astype(np.float32), "offset")
-        y = b.emit(Mul(), b.emit(Tanh(), x), spread)
-        operands.append(b.emit(Add(), y, offset))
-    y = b.emit(case.op, *operands, name="op")
-    if y.type.rank:
-        w = b.constant(np.random.default_rng(3).normal(size=(2, y.type.shape[-1])).astype(np.float32), "w")
-        y = b.emit(Dense(), y, w, name="last")
-    graph.add_output(y)
-    planned = plan(graph, batch, steps)
-    walk = Walk(planned)
-    walk.run()
-    for value, intervals in ((n.output, propagate(planned)) for n in planned.nodes):
-        if value.type.dtype.is_integer:
-            bounds = walk.facts[id(value)].value
-            np.testing.assert_array_equal(bounds.low, intervals[id(value)].low, err_msg=value.name)
-            np.testing.assert_array_equal(bounds.high, intervals[id(value)].high, err_msg=value.name)
-    outside = []
-
-    def observe(value: Value, array: np.ndarray) -> None:
-        if value.type.dtype.is_integer:
-            bounds = walk.facts[id(value)].value
-            if (array < bounds.low).any() or (array > bounds.high).any():
-                outside.append(value.name)
-
-    interpreter.run(planned, {v.name: extremes(v) for v in planned.inputs}, observe=observe)
-    assert outside == []
-
-
-def extremes(value: Value) -> np.ndarray:
-    """32 samples: ends of the type in random channels or everywhere, and random codes."""
-    rng = np.random.default_rng(3)
-    shape = (8, *(value.type.shape[1:] if value.type.shape[:1] == (1,) else value.type.shape))
-    if not value.type.dtype.is_integer:
-        return rng.normal(size=(32, *shape[1:])).astype(np.float32)
-    ends = np.array([-128, 127])
-    parts = [
-        np.broadcast_to(rng.choice(ends, size=(8, *[1] * (len(shape) - 1))), shape),
-        np.broadcast_to(rng.choice(ends, size=(8, *[1] * (len(shape) - 2), *shape[1:][-1:])), shape),
-        rng.choice(ends, size=shape),
-        rng.integers(-128, 128, size=shape),
-    ]
-    return np.concatenate(parts).astype(np.int8)
-
-
-def test_every_accumulating_op_has_a_rule() -> None:
-    missing = [n for n, op in OPS.items() if op.accumulates and n not in RULES]
-    assert missing == []
-
-
-# ---------------------------------------------------------------------- bounds against brute force
-@settings(deadline=None, max_examples=60)
-@given(st.data(), st.sampled_from([1, 2, 4]))
-def test_weighted_sum_is_exact(data: st.DataObject, groups: int) -> None:
-    """All corners of a small box, also where int64 would overflow."""
-    size = data.draw(st.sampled_from([1, 100, 2**31 - 1]))
-    numbers = st.integers(-size, size)
-    w = np.array(data.draw(st.lists(numbers, min_size=8, max_size=8))).reshape(4, 2, 1)
-    ends = [sorted(data.draw(st.tuples(numbers, numbers))) for _ in range(groups)]
-    found = weighted_sum(w, Bounds(np.array([e[0] for e in ends]), np.array([e[1] for e in ends])), groups)
-    for o in range(4):
-        low, high = ends[o // (4 // groups)]
-        sums = [int(w[o, 0, 0]) * p + int(w[o, 1, 0]) * q for p in (low, high) for q in (low, high)]
-        assert (found.low[o], found.high[o]) == (min(sums), max(sums))
-
-
-def test_sums_beyond_64_bits_stay_exact() -> None:
-    wide = Bounds.full(-(2**32), 2**32, 1)
-    assert wide.times(wide).high[0] == 2**64
-    assert wide.times(wide).plus(wide.times(wide)).low[0] == -(2**65)
-    assert Bounds.full(2**61, 2**61, 3).summed().high[0] == 3 * 2**61
-
-
-# ---------------------------------------------------------------------- multipliers
-def breaking_multiplier(node: Node, channel: int) -> int:
-    """The nearest other multiplier at the node's shift for which the float32 path differs somewhere."""
-    claims = [node.input(i).data for i in range(1, 5)]
-    m, shift, low, high = (np.asarray(c, np.int64)[channel : channel + 1] for c in claims)
-    result = node.output.type.qparams
-    assert result is not None
-    for step in range(1, 4096):
-        if not agrees_in_float32(m + step, shift, low, high, result.zero_point, node.op.low, node.op.high)[0]:
-            return int(m[0]) + step
-    pytest.fail("every neighbour agrees")
-
-
-def test_a_neighbour_that_breaks_the_certificate(planned: Graph) -> None:
-    multiplier = breaking_multiplier(node_of(planned, "dense"), 2)
-    edit(planned, "dense", MULTIPLIER, put(2, multiplier))
-    with pytest.raises(VerifyError, match=r"%dense, channel 2: fast path f32 at accumulator -?\d+: claimed"):
-        check_plan(planned)
-    uncertify(planned)
-    check_plan(planned)  # the 64-bit path needs no certificate
-
-
-def test_the_accumulator_named_is_where_they_differ(planned: Graph) -> None:
-    node = node_of(planned, "dense")
-    multiplier = breaking_multiplier(node, 0)
-    edit(planned, "dense", MULTIPLIER, put(0, multiplier))
-    with pytest.raises(VerifyError) as error:
-        check_plan(planned)
-    message = error.value.message
-    acc = int(message.split("at accumulator ")[1].split(":")[0])
-    shift = node.input(SHIFT).data
-    result = node.output.type.qparams
-    assert shift is not None
-    assert result is not None
-    canonical = ((acc * multiplier + 2 ** (int(shift[0]) - 1)) >> int(shift[0])) + result.zero_point
-    fast = round(float(np.float32(acc) * np.float32(multiplier * 2.0 ** -int(shift[0])))) + result.zero_point
-    assert canonical != fast
-    clipped = [min(max(q, -128), 127) for q in (fast, canonical)]
-    assert message.endswith(f"claimed {clipped[0]} (fast), recomputed {clipped[1]} (canonical)")
-
-
-def wide_plan(multiplier: int, shift: int, low: int, high: int) -> Graph:
-    """One dense of one channel with the claimed interval [low, high], wider than what it can reach."""
-    graph = Graph("wide", "planned")
-    x = graph.add_input("x", TensorType(DType.S8, (1, 1), QParams.per_tensor(0.5)))
-    b = Builder(graph)
-    w = b.constant(np.array([[1]], np.int8), "w", QParams.per_channel(np.array([0.5]), 0))
-    acc = b.emit(Dense(), x, w, name="acc")
-    claims = [b.constant(np.array([v], np.int32), "claim") for v in (multiplier, shift, low, high)]
-    op = OPS["requantize"](certified=("f32",), accumulator_bits=32)  # type: ignore[call-arg]
-    scale = 0.25 / (multiplier * 2.0**-shift)
-    graph.add_output(b.emit(op, acc, *claims, name="y", qparams=QParams.per_tensor(scale)))
-    return graph
-
-
-@settings(deadline=None, max_examples=80)
-@given(st.integers(1, 2**24 - 1) | st.integers(1, 40), st.integers(0, 16), st.integers(0, 20000))
-def test_certificates_are_judged_like_brute_force(significant: int, spread: int, width: int) -> None:
-    """Few significant bits make exact ties, where rounding to even differs from rounding upward."""
-    multiplier, shift = significant << (31 - significant.bit_length()), 31 + spread
-    low, high = -128 - width, 127 + width // 2
-    acc = np.arange(low, high + 1)
-    slow = np.clip((acc.astype(object) * multiplier + 2 ** (shift - 1)) >> shift, -128, 127).astype(np.int64)
-    product = acc.astype(np.float32) * np.float32(multiplier * 2.0**-shift)
-    equal = bool((np.clip(np.rint(product), -128, 127) == slow).all())
-    graph = wide_plan(multiplier, shift, low, high)
-    if equal:
-        assert check_plan(graph).exhaustive == 1
-    else:
-        with pytest.raises(VerifyError, match="fast path f32"):
-            check_plan(graph)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(2**30, 2**31 - 1), st.integers(37, 41), st.booleans())
-def test_long_intervals_are_judged_by_their_thresholds(multiplier: int, shift: int, short: bool) -> None:
-    """More accumulators than are tried one by one, against brute force; half of the multipliers have 24 bits."""
-    multiplier &= ~127 if short else ~0
-    acc = np.arange(-(2**17), 2**17 + 1)
-    slow = np.clip((acc * multiplier + 2 ** (shift - 1)) >> shift, -128, 127)
-    product = acc.astype(np.float32) * np.float32(multiplier * 2.0**-shift)
-    graph = wide_plan(multiplier, shift, int(acc[0]), int(acc[-1]))
-    if (np.clip(np.rint(product), -128, 127) == slow).all():
-        assert check_plan(graph).exhaustive == 0
-    else:
-        with pytest.raises(VerifyError, match="fast path f32"):
-            check_plan(graph)
-
-
-@pytest.mark.parametrize("channel", range(5))
-def test_every_channel_is_judged_in_chunks_too(
-    planned: Graph, channel: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checker, "_CHUNK", 700)  # two channels of the dense at a time
-    for limit in (0, checker.EXHAUSTIVE):
-        monkeypatch.setattr(checker, "EXHAUSTIVE", limit)
-        check_plan(planned)
-    edit(planned, "dense", MULTIPLIER, put(channel, breaking_multiplier(node_of(planned, "dense"), channel)))
-    for limit in (0, 2**31):
-        monkeypatch.setattr(checker, "EXHAUSTIVE", limit)
-        with pytest.raises(VerifyError, match=f"%dense, channel {channel}: fast path f32"):
-            check_plan(planned)
-
-
-def test_a_product_beyond_int32_is_no_fast_path() -> None:
-    check_plan(wide_plan(2**30, 30, -128, 2**29))
-    with pytest.raises(VerifyError, match="fast path f32 at accumulator 536870912"):
-        check_plan(wide_plan(2**30, 28, -128, 2**29))
+@pytest.mark.parametrize("size", [1.0, 1e6])
+def test_a_constant_of_the_full_shape_joins_the_accumulator(size: float) -> None:
+    graph, b, c = build(1, 3, 4)
+    rows = np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)
+    y = b.emit(Dense(), graph.inputs[0], c(4, 4), name="dense")
+    graph.add_output(b.emit(Add(), y, b.constant(rows * np.float32(size), "rows"), name="sum"))
+    planned = plan(graph, samples(1, 3, 4))
+    assert [n.op.name for n in planned.nodes] == ["dense", "add", "requantize"]
+    check_plan(planned)
 
 
 @pytest.mark.parametrize(
@@ -449,41 +221,7 @@ def test_faults_in_the_attributes_of_a_requantize(
         check_plan(planned)
 
 
-def test_accumulator_bits_one_too_few() -> None:
-    """127 * 127 = 16129 and 127 * -128 = -16256 need 15 bits."""
-    graph = wide_plan(2**30, 31, -(2**15), 2**15)
-    edit(graph, "acc", 1, lambda d: np.full_like(d, 127))
-    graph.nodes[-1].op = replace(graph.nodes[-1].op, certified=(), accumulator_bits=15)
-    assert check_plan(graph).accumulator_bits == 15
-    graph.nodes[-1].op = replace(graph.nodes[-1].op, accumulator_bits=14)
-    with pytest.raises(VerifyError, match=r"%y, channel 0: accumulator_bits: claimed 14, recomputed 15"):
-        check_plan(graph)
-
-
 # ---------------------------------------------------------------------- what the bounds rest on
-@pytest.mark.parametrize("residual", [False, True])
-def test_partial_sums_count_not_only_the_total(residual: bool) -> None:
-    """Products of a constant that cancel, 12700 - 12700: the total is 0 and needs one bit, one product 15."""
-    graph = Graph("cancel", "planned")
-    x = graph.add_input("x", TensorType(DType.S8, (1, 2), QParams.per_tensor(0.5)))
-    b = Builder(graph)
-    table = b.constant(np.full(256, 100, np.int8), "table")
-    x = b.emit(Table(), x, table, name="constant", qparams=QParams.per_tensor(0.5))
-    w = b.constant(np.array([[127, -127]], np.int8), "w", QParams.per_channel(np.array([0.5]), 0))
-    acc = b.emit(Dense(), x, w, name="acc")
-    if residual:  # the sums behind the operand still count
-        skip = b.constant(np.array([[100]], np.int32), "skip")
-        acc = b.emit(Add(), acc, skip, name="sum", qparams=QParams.per_tensor(0.25, 0, "s32"))
-    total = 100 if residual else 0
-    claims = [b.constant(np.array([v], np.int32), "claim") for v in (2**30, 31, total, total)]
-    op = OPS["requantize"](accumulator_bits=15)  # type: ignore[call-arg]
-    graph.add_output(b.emit(op, acc, *claims, name="y", qparams=QParams.per_tensor(0.5)))
-    check_plan(graph)
-    graph.nodes[-1].op = replace(op, accumulator_bits=14)  # type: ignore[type-var]
-    with pytest.raises(VerifyError, match="accumulator_bits: claimed 14, recomputed 15"):
-        check_plan(graph)
-
-
 def test_a_changed_weight(planned: Graph) -> None:
     uncertify(planned)
     edit(planned, "conv2.acc", 1, put(3, 127))
@@ -521,9 +259,9 @@ def test_a_widened_table() -> None:
     graph, b, c = build(1, 4)
     y = b.emit(Tanh(), graph.inputs[0], name="tanh")
     graph.add_output(b.emit(Dense(), y, c(3, 4), c(3), name="dense"))
-    graph = plan(graph, samples(1, 4), STEPS[:-1])
+    graph = plan(graph, samples(1, 4), FOLDED.rstrip(","))
     edit(graph, "tanh", 1, lambda d: d // 2)
-    planned = plan(graph, {}, (PlanAccumulators(),))
+    planned = plan(graph, {}, "plan-accumulators")
     check_plan(planned)
     uncertify(planned)
     edit(planned, "tanh", 1, lambda d: d // 2)
@@ -644,33 +382,6 @@ def test_movement_of_an_accumulator_keeps_its_partial_sums(planned: Graph) -> No
         check_plan(planned)
 
 
-def test_an_op_without_a_rule() -> None:
-    class Odd(Op):
-        name = "odd"
-        operands = ("x",)
-        dtype = DType.S32
-
-        def infer(self, *operands: TensorType | None) -> TensorType:
-            assert operands[0] is not None
-            return TensorType(self.dtype, operands[0].shape, QParams.per_tensor(1.0, 0, self.dtype.value))
-
-    class OddBytes(Odd):
-        dtype = DType.S8
-
-    for op, message in (
-        (Odd(), "%odd: odd leaves an accumulator: claimed a rule that bounds it"),
-        (OddBytes(), ""),
-    ):
-        graph = Graph("odd", "planned")
-        x = graph.add_input("x", TensorType(DType.S8, (1, 2), QParams.per_tensor(1.0)))
-        graph.add_output(Builder(graph).emit(op, x, name="odd"))
-        if message:
-            with pytest.raises(VerifyError, match=message):
-                check_plan(graph)
-        else:
-            assert check_plan(graph).accumulators == 0
-
-
 def test_an_unplanned_graph(planned: Graph) -> None:
     planned.stage = "integer"
     with pytest.raises(VerifyError, match="only a planned graph can be checked, test is integer"):
@@ -709,25 +420,3 @@ def test_a_value_used_before_it_is_defined(planned: Graph) -> None:
     planned.nodes.reverse()
     with pytest.raises(VerifyError, match=r"reads %dense.acc, which is not defined before it"):
         check_plan(planned)
-
-
-# ---------------------------------------------------------------------- independence
-def test_the_checker_shares_nothing_with_the_planner() -> None:
-    """Containers, errors and numpy only; none of the analysis methods of ops."""
-    folder = Path(__file__).resolve().parent.parent / "qcc"
-    allowed = {"__future__", "collections.abc", "dataclasses", "math", "typing", "numpy", "numpy.typing"}
-    allowed |= {"qcc.checker_rules", "qcc.ir.errors", "qcc.ir.graph", "qcc.ir.types"}
-    banned = {"interval", "partial_sum_bound", "int_ref", "float_ref", "quant_rule", "infer"}
-    for name in ("checker.py", "checker_rules.py"):
-        tree = ast.parse((folder / name).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                assert {a.name for a in node.names} <= allowed
-            if isinstance(node, ast.ImportFrom):
-                assert node.module in allowed
-            if isinstance(node, ast.Attribute):
-                assert node.attr not in banned
-
-
-def test_known_fast_paths() -> None:
-    assert set(FAST_PATHS) == {"f32"}

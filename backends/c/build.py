@@ -148,6 +148,8 @@ def _run(command: Sequence[str], folder: Path | None = None, seconds: float = CO
             timeout=seconds,
             check=False,
         )
+    except OSError as error:
+        raise TargetError(f"{command[0]} cannot be run: {error.strerror}: {' '.join(command)}") from None
     except subprocess.TimeoutExpired:
         raise TargetError(
             f"{command[0]} did not finish within {seconds:.0f} seconds: {' '.join(command)}"

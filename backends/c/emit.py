@@ -81,11 +81,15 @@ def find_record(folder: Path) -> Path | None:
 
 def check_replaceable(folder: Path) -> None:
     """Raise TargetError for a folder that ``emit`` would not replace: a file, or what others have filled."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise TargetError(f"{folder} is a file", hint="name a folder for the C library")
-    if any(folder.iterdir()) and find_record(folder) is None:
+    try:
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise TargetError(f"{folder} is a file", hint="name a folder for the C library")
+        is_foreign = any(folder.iterdir()) and find_record(folder) is None
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise TargetError(f"{folder} cannot be read: {error.strerror}", hint="name another folder") from None
+    if is_foreign:
         raise TargetError(
             f"{folder} is not empty and was not written by qcc", hint="name a new or an empty folder"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,14 @@ switch template this thread_local throw true try typedef typeid typename typeof 
 union unsigned using virtual void volatile wchar_t while xor xor_eq NULL
 """
 _KEYWORDS = frozenset(_WORDS.split())
+# Files and symbols of qcc's own, and headers of C: a model of that name would replace or hide them.
+_RESERVED_WORDS = """
+at batch_main cmakelists copy_bytes report step test_main
+assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool
+stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype
+alloca elf endian features link malloc memory poll regex sched search strings termios unistd
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
 class Names:
@@ -69,10 +77,13 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         parts = {name: p[1:] if len(p) > 1 and p[0] == common else p for name, p in parts.items()}
 
 
-def library_name(text: str) -> str:
-    """The name of the C library of a model called ``text``: in lower case, and not that of a file of qcc's own."""
+def library_name(text: str, taken: Collection[str] = ()) -> str:
+    """The name of the C library of a model called ``text``: in lower case, and not that of another file beside it.
+
+    ``taken``: names of the kernels' files, without suffix.
+    """
     name = c_identifier(text).lower()
-    return f"model_{name}" if name.startswith("qcc") or name in ("test_main", "batch_main") else name
+    return f"model_{name}" if name.startswith("qcc") or name in _RESERVED or name in taken else name
 
 
 def c_comment(text: str) -> str:

@@ -39,8 +39,14 @@ class Compiled:
 
         Shapes: [N, *shape], or [N, *shape[1:]] where shape[0] is 1. Raises VerifyError for a wrong name, shape or dtype.
         """
+        given = inputs if isinstance(inputs, Mapping) else {self.meta["inputs"][0]["name"]: inputs}
+        result = self.run_bytes(self.block(given))
+        outputs = {p["name"]: _from_bytes(p, result) for p in self.meta["outputs"]}
+        return outputs if len(outputs) > 1 or isinstance(inputs, Mapping) else next(iter(outputs.values()))
+
+    def block(self, given: Mapping[str, Array]) -> Bytes:
+        """u8[N, input_bytes]: each row holds the inputs of one sample as the library takes them."""
         ports = self.meta["inputs"]
-        given = inputs if isinstance(inputs, Mapping) else {ports[0]["name"]: inputs}
         if set(given) != {p["name"] for p in ports}:
             raise VerifyError(f"inputs must be {[p['name'] for p in ports]}, got {list(given)}")
         parts = {p["name"]: _as_bytes(p, np.asarray(given[p["name"]])) for p in ports}
@@ -50,9 +56,7 @@ class Compiled:
         block = np.zeros((counts.pop(), self.meta["input_bytes"]), np.uint8)
         for port in ports:
             block[:, port["offset"] : port["offset"] + port["bytes"]] = parts[port["name"]]
-        result = self.run_bytes(block)
-        outputs = {p["name"]: _from_bytes(p, result) for p in self.meta["outputs"]}
-        return outputs if len(outputs) > 1 or isinstance(inputs, Mapping) else next(iter(outputs.values()))
+        return block
 
     def run_int8(self, inputs: Array | Mapping[str, Array]) -> Any:
         """``run`` for a model with an integer boundary."""
@@ -121,32 +125,53 @@ class Emulated(Compiled):
 
 def load(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
     """Build the emitted ``folder`` for ``target`` and make it callable. Raises TargetError when that fails here."""
-    record = find_record(folder)
-    if record is None:
-        raise TargetError(f"{folder} holds no library written by qcc")
-    meta = json.loads(record.read_text(encoding="utf-8"))
+    meta = read_metadata(folder)
     build_folder = build_folder or folder / "build"
     if target.is_native:
         return Library(build_shared(folder, target, build_folder), meta)
     return Emulated(build_batch(folder, target, meta, build_folder), meta, target)
 
 
-def build_batch(folder: Path, target: Target, meta: Mapping[str, Any], build_folder: Path) -> Path:
-    """The program behind ``Emulated``."""
+def load_traced(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
+    """Like ``load``, but the results of all steps come back, by the names of the values, instead of the outputs."""
+    meta = read_metadata(folder)
+    path = build_batch(folder, target, meta, build_folder or folder / "build" / "trace", trace=True)
+    ports, end = [], 0
+    for layer in meta["layers"]:
+        ports.append({"name": layer["name"], "offset": end, **layer["output"]})
+        end += layer["output"]["bytes"]
+    return Emulated(path, meta | {"outputs": ports, "output_bytes": end}, target)
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The record of the library in ``folder``. Raises TargetError where there is none."""
+    record = find_record(folder)
+    if record is None:
+        raise TargetError(f"{folder} holds no library written by qcc")
+    meta: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    return meta
+
+
+def build_batch(
+    folder: Path, target: Target, meta: Mapping[str, Any], build_folder: Path, *, trace: bool = False
+) -> Path:
+    """The program behind ``Emulated``; with ``trace`` it writes the results of all steps."""
     kinds = {p["dtype"] for p in meta["inputs"]}, {p["dtype"] for p in meta["outputs"]}
     in_type, out_type = ("int8_t" if k == {"s8"} else "float" if k == {"f32"} else "void" for k in kinds)
     template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
     name = meta["name"]
-    text = render(template, {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type})
+    names = {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type}
+    text = render(template, names | {"trace": trace})
+    flags = ("-include", str(RUNTIME / "qcc_trace.h")) if trace else ()
     build_folder.mkdir(parents=True, exist_ok=True)
     main = build_folder / f"{name}_batch.c"
     main.write_text(text, encoding="utf-8", newline="\n")
     if not target.semihosting:
-        return build_program(folder, target, [main], build_folder)
+        return build_program(folder, target, [main], build_folder, flags)
     sources = [main, RUNTIME / "cortex_m_startup.c"]
     script = f"-T{RUNTIME / 'cortex_m_mps2.ld'}"
     return build_program(
-        folder, target, sources, build_folder, (f"-I{RUNTIME}",), (script, *_builtins(target))
+        folder, target, sources, build_folder, (*flags, f"-I{RUNTIME}"), (script, *_builtins(target))
     )
 
 

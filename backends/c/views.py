@@ -173,6 +173,7 @@ class Views:
             "pads": [" " * (min(width, 40) - len(value)) for value, _ in fields],
             "pointers": ", ".join(n for n, _ in inputs) if kernel.variadic else "",
             "call": call_lines(kernel.symbol, arguments),
+            "output_bytes": step.output.type.bytes,
             "invocation": "\n  ".join(call_lines(name, passed)),
         }
 

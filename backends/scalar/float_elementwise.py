@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.elementwise import merged_axes
-from qcc.backends.scalar.lowering import Params, constant, finite, float_bounds, source
+from qcc.backends.scalar.lowering import Params, accepts_parameters, constant, finite, float_bounds, source
 from qcc.ir.op import Op
 from qcc.ir.ops.activation import (
     Celu,
@@ -139,5 +139,5 @@ KERNELS: tuple[Kernel, ...] = (
         _row(pattern, "binary", lower=lower_binary, accepts=accepts_binary, in_place=(0, 1))
         for pattern in (*OPERATIONS, "add+clamp")
     ),
-    _row("batch_norm", "affine", lower=lower_batch_norm, in_place=True),
+    _row("batch_norm", "affine", lower=lower_batch_norm, accepts=accepts_parameters, in_place=True),
 )

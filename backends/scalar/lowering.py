@@ -38,6 +38,12 @@ def constant(node: Node, name: str) -> NDArray[Any] | None:
     return value.data
 
 
+def accepts_parameters(step: Step) -> str | None:
+    """All operands but the first (weights, bias, scale) known at compile time."""
+    variable = [v.name for v in step.root.inputs[1:] if v is not None and not v.is_constant]
+    return f"operand %{variable[0]} is not constant" if variable else None
+
+
 def requantize_params(step: Step) -> dict[str, int]:
     """output_zero_point, low, high: the last fields of the params struct of a kernel that requantizes."""
     op = step.nodes[-1].op

@@ -57,9 +57,11 @@ def movement(op: Op, sig: Signature) -> Moves | None:
     index = np.where(filled, -1, first - base)
     if index.min(initial=0) < -1 or index.max(initial=0) >= count:
         return None
-    shuffled = np.random.default_rng(0).permutation(count) + base
-    if not np.array_equal(np.where(filled, first, shuffled[index]), reference(shuffled.reshape(shape))):
-        return None
+    # rising numbers let a maximum look like a move: falling ones tell every window of two or more apart
+    for order in (numbers.reshape(-1)[::-1], np.random.default_rng(0).permutation(count)):
+        moved = order + base
+        if not np.array_equal(np.where(filled, first, moved[index]), reference(moved.reshape(shape))):
+            return None
     zero = np.zeros(shape, np.float32)
     values = op.int_ref(sig, zero.astype(np.int64)) if sig.result.dtype.is_integer else op.float_ref(zero)
     fill = float(np.asarray(values)[filled][0]) if filled.any() else 0.0

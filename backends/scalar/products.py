@@ -13,6 +13,7 @@ from qcc.backends.scalar.convolution import accepts_skip, skip_operand
 from qcc.backends.scalar.elementwise import merged_axes
 from qcc.backends.scalar.lowering import (
     Params,
+    accepts_parameters,
     constant,
     float_bounds,
     requantize_constants,
@@ -61,19 +62,13 @@ def _geometry(step: Step, op: Conv2d | ConvTranspose2d, weights: NDArray[Any]) -
     }
 
 
-def accepts_weights(step: Step) -> str | None:
-    """Weights and bias known at compile time."""
-    variable = [v.name for v in step.root.inputs[1:] if v is not None and not v.is_constant]
-    return f"operand %{variable[0]} is not constant" if variable else None
-
-
 def accepts_depthwise(step: Step) -> str | None:
     """As many groups as input and output channels."""
     op = step.root.op
     assert isinstance(op, Conv2d)
     if not op.groups == step.root.input(0).type.shape[-1] == step.output.type.shape[-1]:
         return "not depthwise: groups, input channels and output channels differ"
-    return accepts_weights(step)
+    return accepts_parameters(step)
 
 
 def lower_conv2d(step: Step) -> Call:
@@ -227,8 +222,8 @@ def _conv2d_rows(end: str) -> tuple[Kernel, ...]:
             accepts=accepts_depthwise,
             priority=1,
         ),
-        _row(f"conv2d{end}", "f32", "conv2d", params, lower=lower_conv2d, accepts=accepts_weights),
-        _row(f"dense{end}", "f32", "conv2d", params, lower=lower_dense, accepts=accepts_weights),
+        _row(f"conv2d{end}", "f32", "conv2d", params, lower=lower_conv2d, accepts=accepts_parameters),
+        _row(f"dense{end}", "f32", "conv2d", params, lower=lower_dense, accepts=accepts_parameters),
     )
 
 
@@ -241,7 +236,7 @@ KERNELS: tuple[Kernel, ...] = (
         "conv_transpose2d",
         "qcc_f32_conv_transpose2d_params",
         lower=lower_conv2d,
-        accepts=accepts_weights,
+        accepts=accepts_parameters,
     ),
     _row("matmul", "f32", "matmul", "qcc_f32_matmul_params", lower=lower_matmul, accepts=accepts_matmul),
     *(

@@ -11,6 +11,7 @@ import numpy as np
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.lowering import (
     Params,
+    accepts_parameters,
     constant,
     requantize_constants,
     requantize_params,
@@ -160,12 +161,6 @@ def _expand(array: Any, shape: tuple[int, ...]) -> Any:
 
 def _scale_and_bias(step: Step) -> dict[str, Any]:
     return {name: constant(step.root, name) for name in ("scale", "bias")}
-
-
-def accepts_parameters(step: Step) -> str | None:
-    """Scale and bias known at compile time."""
-    variable = [v.name for v in step.root.inputs[1:] if v is not None and not v.is_constant]
-    return f"operand %{variable[0]} is not constant" if variable else None
 
 
 def lower_lrn(step: Step) -> Call:

@@ -13,6 +13,7 @@ from qcc.ir import exact
 from qcc.ir.errors import VerifyError
 from qcc.ir.interval import Interval
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
+from qcc.ir.ops.elementwise import Add
 from qcc.ir.ops.shape import Pad
 from qcc.ir.ops.spatial import four, from_image, pair, to_image
 from qcc.ir.types import DType, TensorType, product_qparams
@@ -207,5 +208,12 @@ def import_conv(node: OnnxNode) -> Value:
         pads = (0, 0, 0, 0)
     weights = np.moveaxis(w if spatial == 2 else w[:, :, None], 1, -1)
     op = Conv2d(pair(strides), pads, pair(dilations), int(attrs.get("group", 1)))
-    y = node.emit(op, image, node.constant(np.ascontiguousarray(weights, np.float32), "weight"), bias)
-    return from_image(node, y, x.type.rank)
+    weight = node.constant(np.ascontiguousarray(weights, np.float32), "weight")
+    return from_image(node, emit_biased(node, op, image, weight, bias), x.type.rank)
+
+
+def emit_biased(node: OnnxNode, op: Op, image: Value, weight: Value, bias: Value | None) -> Value:
+    """``op`` with its bias; one that is computed is added afterwards, as integers need a constant."""
+    if bias is None or bias.is_constant:
+        return node.emit(op, image, weight, bias)
+    return node.emit(Add(), node.emit(op, image, weight), bias)

@@ -13,7 +13,7 @@ from qcc.ir import exact
 from qcc.ir.errors import VerifyError
 from qcc.ir.interval import Interval
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
-from qcc.ir.ops.conv import accumulator_type
+from qcc.ir.ops.conv import accumulator_type, emit_biased
 from qcc.ir.ops.spatial import four, from_image, pair, to_image
 from qcc.ir.types import TensorType
 
@@ -222,7 +222,7 @@ def import_conv_transpose(node: OnnxNode) -> Value:
         op = _with_output(node, op, op.output_size(size[0], size[1], (kh, kw)), target, mode)
     elif mode == "NOTSET":
         op = replace(op, pads=four(node.attrs.get("pads", [0] * (2 * spatial))))
-    return from_image(node, node.emit(op, image, weight, bias), x.type.rank)
+    return from_image(node, emit_biased(node, op, image, weight, bias), x.type.rank)
 
 
 def _with_output(

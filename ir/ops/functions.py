@@ -177,3 +177,12 @@ def import_cast(node: OnnxNode) -> Value:
     if int(node.attrs["to"]) not in (float32, float64):
         raise node.unsupported("only casts of a run-time tensor to float32 or float64 are supported")
     return node.input(0)
+
+
+@onnx_importer("CastLike")
+def import_cast_like(node: OnnxNode) -> Value:
+    """The operand itself where the other one, whose type is wanted, is float32 or float64."""
+    like = node.constants[1]
+    if like is not None and like.dtype not in (np.float32, np.float64):
+        raise node.unsupported("only casts of a run-time tensor to float32 or float64 are supported")
+    return node.input(0)

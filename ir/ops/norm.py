@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from qcc.ir.errors import VerifyError
 from qcc.ir.op import Array, Case, Op, Signature, onnx_importer, register_op
-from qcc.ir.ops.shape import axis_index
+from qcc.ir.ops.activation import Clamp
+from qcc.ir.ops.elementwise import Add, Div, Mul, Sub
+from qcc.ir.ops.functions import Abs, Sqrt
+from qcc.ir.ops.reduce import ReduceMean, ReduceSum
+from qcc.ir.ops.shape import axis_index, reshape
 from qcc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -49,8 +53,11 @@ class BatchNorm(_Norm):
         self, scale: Array, bias: Array, mean: Array, var: Array
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(multiplier, offset), float64[C]: the op is x * multiplier + offset."""
-        multiplier = scale.astype(np.float64) / np.sqrt(var.astype(np.float64) + self.epsilon)
-        return multiplier, bias - mean * multiplier
+        with np.errstate(
+            invalid="ignore", divide="ignore"
+        ):  # a negative variance: NaN, which the verifier refuses
+            multiplier = scale.astype(np.float64) / np.sqrt(var.astype(np.float64) + self.epsilon)
+            return multiplier, bias - mean * multiplier
 
     def float_ref(self, *operands: Array | None) -> Array:
         """The affine form in float64."""
@@ -216,6 +223,61 @@ def import_layer_norm(node: OnnxNode) -> Value:
     axis = axis_index(node, int(node.attrs.get("axis", -1)), x.type.rank)
     op = LayerNorm(axis, float(node.attrs.get("epsilon", 1e-5)))
     return node.emit(op, x, node.input(1), node.optional(2))
+
+
+@onnx_importer("GroupNormalization")
+def import_group_norm(node: OnnxNode) -> Value:
+    """GroupNormalization (opset 21): the groups are the channels of an instance normalization."""
+    x, groups = node.input(0), int(node.attrs["num_groups"])
+    n, channels, *spatial = x.type.shape
+    if groups < 1 or channels % groups:
+        raise node.unsupported(f"{channels} channels cannot be split into {groups} groups")
+    op = InstanceNorm(float(node.attrs.get("epsilon", 1e-5)))
+    plain = (
+        node.constant(np.ones(groups, np.float32), "one"),
+        node.constant(np.zeros(groups, np.float32), "zero"),
+    )
+    grouped = node.to_nhwc(reshape(node, x, (n, groups, x.type.elements // (n * groups))))
+    y = reshape(node, node.to_nchw(node.emit(op, grouped, *plain)), x.type.shape)
+    scale, bias = (reshape(node, node.input(i), (channels, *[1] * len(spatial))) for i in (1, 2))
+    return node.emit(Add(), node.emit(Mul(), y, scale), bias)
+
+
+@onnx_importer("RMSNormalization")
+def import_rms_norm(node: OnnxNode) -> Value:
+    """x divided by its root mean square over the axes from ``axis`` on, times scale."""
+    x = node.input(0)
+    axis = axis_index(node, int(node.attrs.get("axis", -1)), x.type.rank)
+    mean = node.emit(ReduceMean(tuple(range(axis, x.type.rank))), node.emit(Mul(), x, x))
+    epsilon = node.constant(np.asarray(node.attrs.get("epsilon", 1e-5), np.float32), "epsilon")
+    y = node.emit(Div(), x, node.emit(Sqrt(), node.emit(Add(), mean, epsilon)))
+    return node.emit(Mul(), y, node.input(1))
+
+
+@onnx_importer("LpNormalization")
+def import_lp_norm(node: OnnxNode) -> Value:
+    """x divided by its L1 or L2 norm along ``axis``; zeros stay zeros."""
+    x, p = node.input(0), int(node.attrs.get("p", 2))
+    axis = axis_index(node, int(node.attrs.get("axis", -1)), x.type.rank)
+    if p not in (1, 2):
+        raise node.unsupported(f"only norms 1 and 2 are supported, got p = {p}")
+    terms = node.emit(Abs(), x) if p == 1 else node.emit(Mul(), x, x)
+    norm = node.emit(ReduceSum((axis,)), terms)
+    norm = norm if p == 1 else node.emit(Sqrt(), norm)
+    smallest = float(np.finfo(np.float32).tiny)  # instead of 0 / 0
+    return node.emit(Div(), x, node.emit(Clamp(smallest), norm))
+
+
+@onnx_importer("MeanVarianceNormalization")
+def import_mean_variance_norm(node: OnnxNode) -> Value:
+    """x less its mean over ``axes``, divided by its standard deviation there."""
+    x = node.input(0)
+    named = node.ints(1, "axes") or (0, 2, 3)
+    mean = ReduceMean(tuple(sorted(axis_index(node, a, x.type.rank) for a in named)))
+    centred = node.emit(Sub(), x, node.emit(mean, x))
+    deviation = node.emit(Sqrt(), node.emit(mean, node.emit(Mul(), centred, centred)))
+    smallest = node.constant(np.asarray(1e-9, np.float32), "epsilon")  # as the operator is defined
+    return node.emit(Div(), centred, node.emit(Add(), deviation, smallest))
 
 
 def _channels_last(node: OnnxNode, op: Op, *parameters: Value) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcc.ir import fixedpoint
 from qcc.ir.errors import VerifyError
@@ -98,10 +99,18 @@ class Requantize(Op):
         """(multiplier, shift), each int64[1] or [C]: the planned ones, or those nearest to the real scale."""
         if len(operands) > 2 and operands[1] is not None and operands[2] is not None:
             return np.asarray(operands[1], np.int64), np.asarray(operands[2], np.int64)
-        assert sig.result.qparams is not None
-        real = np.asarray(sig.qparams(0).scale) / sig.result.qparams.scale[0]
-        pairs = [fixedpoint.quantize_multiplier(float(r)) for r in real]
+        pairs = [fixedpoint.quantize_multiplier(float(r)) for r in self.real_multipliers(sig)]
         return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.int64)
+
+    def real_multipliers(self, sig: Signature) -> NDArray[np.float64]:
+        """float64[1] or [C]: the scale of x over that of the result, as far as multiplier and shift reach.
+
+        What lies beyond yields the same integers at the limit: up to 2^-32 all of 32 bits rounds to 0, from 2^9 on
+        all but 0 saturates.
+        """
+        assert sig.result.qparams is not None
+        real = np.asarray(sig.qparams(0).scale, np.float64) / sig.result.qparams.scale[0]
+        return np.clip(real, 2.0**-32, 2.0**29)
 
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
         """fixedpoint.requantize."""

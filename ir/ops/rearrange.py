@@ -194,8 +194,9 @@ class Take(Movement):
 
 @onnx_importer("Concat")
 def import_concat(node: OnnxNode) -> Value:
-    """Along ``axis``, which may count from the back."""
-    xs = [node.input(i) for i in range(len(node.inputs))]
+    """Along ``axis``, which may count from the back; constants without elements add nothing."""
+    empty = [array is not None and not array.size for array in node.constants]
+    xs = [node.input(i) for i in range(len(node.inputs)) if not empty[i]]
     axis = axis_index(node, int(node.attrs["axis"]), xs[0].type.rank)
     return xs[0] if len(xs) == 1 else node.emit(Concat(axis), *xs)
 

@@ -11,6 +11,7 @@ import numpy as np
 from qcc.ir.errors import VerifyError
 from qcc.ir.interval import Interval
 from qcc.ir.op import Array, Case, Op, Signature, onnx_importer, register_op
+from qcc.ir.ops.rearrange import Take
 from qcc.ir.ops.shape import Movement, as_interval, reshape, unpermuted
 from qcc.ir.types import TensorType
 
@@ -220,9 +221,15 @@ def import_tile(node: OnnxNode) -> Value:
 
 @onnx_importer("DepthToSpace", "SpaceToDepth")
 def import_blocks(node: OnnxNode) -> Value:
-    """Wrapped in the transposes that make it channels-last."""
-    block = int(node.attrs["blocksize"])
-    op: Op = SpaceToDepth(block)
+    """Wrapped in the transposes that make it channels-last; the mode CRD of SpaceToDepth permutes its channels."""
+    block, mode = int(node.attrs["blocksize"]), node.attrs.get("mode", "DCR")
+    x = node.to_nhwc(node.input(0))
     if node.op_type == "DepthToSpace":
-        op = DepthToSpace(block, node.attrs.get("mode", "DCR"))
-    return node.to_nchw(node.emit(op, node.to_nhwc(node.input(0))))
+        return node.to_nchw(node.emit(DepthToSpace(block, mode), x))
+    y = node.emit(SpaceToDepth(block), x)
+    if mode == "CRD":
+        channels = np.arange(y.type.shape[-1]).reshape(block**2, -1).T.ravel()
+        y = node.emit(Take(y.type.rank - 1, tuple(int(c) for c in channels)), y)
+    elif mode != "DCR":
+        raise node.unsupported(f"mode {mode} is not supported; supported: DCR, CRD")
+    return node.to_nchw(y)

@@ -1,0 +1,103 @@
+"""Scales of weights: as fine as 8 bits allow, coarser where 32-bit sums or a fused residual add demand it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.graph import Node, Value
+
+WEIGHT_MAX = 127
+SMALLEST_SCALE = 2.0**-126  # below the normal float32 numbers it would flush to zero on some devices
+# A channel of tiny weights would let the skip's term pass 32 bits. Here it stays under 2^24, and what the coarser weights
+# cost is about a hundredth of a step of the skip for a sum of 1000 products.
+LARGEST_SKIP_MULTIPLIER = 2**16
+_SUM_LIMIT = 2.0**31 * (1 - 2.0**-20)  # the margin covers what rounding a scale to float32 may add
+
+Scales = NDArray[np.float64]
+
+
+def weight_scales(node: Node) -> Scales:
+    """float64[O]: the scale of each output channel's weights, for a ``node`` whose operand 0 has qparams.
+
+    They are float32 numbers, so that every runtime reads the same ones; but where the accumulator is fused with a
+    residual add, they make the skip's scale an integer multiple of the accumulator's.
+    """
+    ratio, skip = skip_ratio(node), _skip(node)
+    if ratio is None or skip is None:
+        return _least_scales(node).astype(np.float32).astype(np.float64)
+    multiplier = np.clip(np.floor(ratio), 1, LARGEST_SKIP_MULTIPLIER)
+    return np.asarray(_scale(skip) / (_scale(node.input(0)) * multiplier))
+
+
+def skip_ratio(node: Node) -> Scales | None:
+    """float64[O]: the scale of a computed skip over the least scale of the accumulator it joins; None without one."""
+    skip = _skip(node)
+    if skip is None or skip.is_constant:
+        return None
+    return np.asarray(_scale(skip) / (_scale(node.input(0)) * _least_scales(node)))
+
+
+def _least_scales(node: Node) -> Scales:
+    """The finest scales at which weights fit 8 bits and sums fit 32.
+
+    A channel of zeros takes the largest scale of its neighbours; tiny weights take at least 2^-24 of it.
+    """
+    rule = node.op.quant_rule()
+    assert rule.weight is not None
+    data = node.input(rule.weight).data
+    assert data is not None
+    w = np.moveaxis(np.abs(data.astype(np.float64)), rule.weight_axis, 0)
+    w = w.reshape(len(w), -1)
+    scale = w.max(axis=1) / WEIGHT_MAX
+    largest = float(scale.max()) or _scale(_materialized(node.output)) / _scale(node.input(0))
+    scale = np.where(scale == 0.0, largest, scale)
+    scale = np.maximum(scale, max(largest * 2.0**-24, SMALLEST_SCALE))
+    return np.asarray(np.maximum(scale, _scales_for_sums(node, w)))
+
+
+def _scales_for_sums(node: Node, w: Scales) -> Scales:
+    """The scales at which no partial sum passes 32 bits, in any order; ``w``: |weights| [O, K].
+
+    With q = w / scale rounded, |x| <= 128 and the input's zero_point folded into the bias, it is at most
+
+        (128 + |zero_point|) * (sum |w| / scale + K / 2) + (|bias| + |constant skip|) / (s_x * scale) + skip's term.
+
+    Where K alone is too large nothing helps: plan-accumulators refuses such a sum.
+    """
+    qparams = node.input(0).type.qparams
+    assert qparams is not None
+    products = 128.0 + abs(qparams.zero_point)
+    room = _SUM_LIMIT - products * w.shape[1] / 2 - 255.0 * LARGEST_SKIP_MULTIPLIER
+    if room <= 0:
+        return np.zeros(len(w))
+    index = node.op.quant_rule().bias
+    bias = node.inputs[index] if index is not None and index < len(node.inputs) else None
+    terms = np.zeros(len(w))
+    for added in (bias, _skip(node)):
+        if added is not None and added.data is not None:
+            terms += np.abs(added.data.astype(np.float64)).reshape(-1, len(w)).max(axis=0)
+    return np.asarray((products * w.sum(axis=1) + terms / qparams.scale[0]) / room)
+
+
+def _skip(node: Node) -> Value | None:
+    """What the add that takes this node's fused accumulator adds to it."""
+    if not node.output.fused:
+        return None
+    (user,) = node.output.users
+    if not user.op.accumulates:
+        return None
+    return user.input(1) if user.input(0) is node.output else user.input(0)
+
+
+def _materialized(value: Value) -> Value:
+    """The value in which a chain of fused ones ends."""
+    while value.fused:
+        (user,) = value.users
+        value = user.output
+    return value
+
+
+def _scale(value: Value) -> float:
+    assert value.type.qparams is not None
+    return value.type.qparams.scale[0]

@@ -1,0 +1,237 @@
+"""What the commands print: results as rich tables. Nothing here computes or decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from qcc.backends.targets import Availability
+from qcc.explain import Explanation
+from qcc.passes.base import Pass
+from qcc.timing import Timing
+from qcc.verify import Accuracy, Verification
+
+GOOD, BAD, LOUD = "bold green", "bold red", "bold yellow"
+MAX_PLACEMENT_ROWS = 20
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    if count < 10 * 1024:
+        return f"{count:,} bytes"
+    return f"{count / 1024:,.1f} KiB" if count < 10 * 2**20 else f"{count / 2**20:,.1f} MiB"
+
+
+def decibels(value: float | None) -> str:
+    """A ratio; None and infinity mean that there is no noise."""
+    return "exact" if value is None or value == float("inf") else f"{value:.1f} dB"
+
+
+def _facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), value if isinstance(value, Text) else Text(value))
+    return table
+
+
+def _table(*columns: str, right: Sequence[int] = ()) -> Table:
+    table = Table(header_style="cyan", box=None, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    return table
+
+
+# ---------------------------------------------------------------- compile
+def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native: bool) -> RenderableType:
+    """The result of a compilation, from its report. ``native``: the library runs in a process of this machine."""
+    options, placement = report["options"], report["placement"]
+    rows: list[tuple[str, str | Text]] = [
+        ("model", f"{report['model']['name']}, sha256 {report['model']['sha256'][:12]}"),
+        ("target", f"{report['target']}: {report['target_description']}; {options['precision']}"),
+        ("boundary", f"{_ports(report['inputs'])} -> {_ports(report['outputs'])}"),
+        ("work", f"{report['macs']:,} MACs in {len(report['layers'])} steps"),
+        ("flash", f"{size(report['constant_bytes'])} of constants"),
+        (
+            "RAM",
+            f"arena {size(report['arena_bytes'])}; lower bound {size(report['arena_lower_bound_bytes'])}",
+        ),
+        ("placement", f"{placement['integer']} nodes in integers, {len(placement['float'])} in float"),
+        *_proofs(report),
+        *_accuracy_rows(report),
+        ("library", _checked(report["verification"])),
+        ("files", f"{folder / report['name']}.h and .c, CMakeLists.txt, report.html, graphs/"),
+    ]
+    if built is not None:
+        rows.append(("built", str(built)))
+    parts: list[RenderableType] = [_facts(rows)]
+    if placement["float"] and options["precision"] == "int8":
+        parts += [Text("\nin float:", style=LOUD), _placement(placement["float"])]
+    parts.append(_next_steps(folder, native))
+    return Group(*parts)
+
+
+def _ports(ports: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{p['name']} {p['dtype']}{p['shape']}" for p in ports)
+
+
+def _proofs(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    proof, dead = report["proof"], report["dead_channels"]
+    if proof is None:
+        return []
+    certified = f"{proof['certified']:,} of {proof['channels']:,} requantized channels certified"
+    removed = f"{dead['removed']:,} of {dead['channels']:,} output channels removed"
+    if dead["removed"]:
+        removed += f": {dead['macs_before']:,} MACs became {report['macs']:,}"
+    return [
+        ("proved", f"{certified}; sums need {proof['accumulator_bits']} of 32 bits"),
+        ("dead", removed),
+    ]
+
+
+def _accuracy_rows(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    accuracy, synthetic = report["accuracy"], report["calibration"]["synthetic"]
+    kind = "synthetic" if synthetic else "calibration"
+    return [
+        (
+            "accuracy",
+            f"{name}: {decibels(o['sqnr_db'])} SQNR, cosine {o['cosine']:.5f} ({accuracy['samples']} {kind} samples)",
+        )
+        for name, o in accuracy.get("outputs", {}).items()
+    ]
+
+
+def _checked(verification: Mapping[str, Any] | None) -> Text:
+    if verification is None:
+        return Text("written, not built", LOUD)
+    how, samples, equal = verification["how"], verification["samples"], verification["equal"]
+    if equal is None:
+        return Text(how, LOUD)
+    text = f"{equal} of {samples} samples {verification['meaning']} the interpreter, {how}"
+    return Text(text, GOOD if equal == samples else BAD)
+
+
+def _placement(entries: Sequence[Mapping[str, str]]) -> Table:
+    table = _table("node", "why it runs in float")
+    for entry in entries[:MAX_PLACEMENT_ROWS]:
+        table.add_row(Text(entry["node"]), Text(entry["reason"]))
+    if len(entries) > MAX_PLACEMENT_ROWS:
+        table.add_row("...", f"{len(entries) - MAX_PLACEMENT_ROWS} more in report.html")
+    return table
+
+
+def _next_steps(folder: Path, native: bool) -> Text:
+    steps = [f"qcc verify {folder} --data test.npz", f"open {folder / 'report.html'}"]
+    if native:
+        steps.insert(1, f"qcc bench {folder}")
+    return Text("\nnext: " + "\n      ".join(steps))
+
+
+# ---------------------------------------------------------------- verify and bench
+def verification(result: Verification, meaning: str, data: str, diverging_step: str) -> RenderableType:
+    """Equality, where it ends if it does, and the accuracy of each output."""
+    equal = f"{result.equal} of {result.samples} samples {meaning} the interpreter ({data})"
+    lines = [Text(equal, GOOD if result.exact else BAD)]
+    if result.first_difference:
+        lines.append(Text(result.first_difference, BAD))
+    if diverging_step:
+        lines.append(Text(f"first step that differs: {diverging_step}", BAD))
+    return Group(*lines, _accuracies(result.accuracy))
+
+
+def _accuracies(accuracies: Sequence[Accuracy]) -> Table:
+    columns = ("output", "SQNR", "cosine", "top-1 agreement", "accuracy", "accuracy of float")
+    table = _table(*columns, right=(1, 2, 3, 4, 5))
+    for a in accuracies:
+        integer, real = (f"{x:.2%}" for x in a.label_accuracy) if a.label_accuracy else ("-", "-")
+        agreement = "-" if a.top1_agreement is None else f"{a.top1_agreement:.2%}"
+        table.add_row(Text(a.output), decibels(a.sqnr_db), f"{a.cosine:.6f}", agreement, integer, real)
+    return table
+
+
+def timings(library: Timing, macs: int, reference: Timing, reference_macs: int) -> RenderableType:
+    """Both times, their ratio, and how much to believe them; the library may have fewer MACs to do."""
+    table = _table("", "median us", "min us", "GMAC/s", "runs", right=(1, 2, 3, 4))
+    rows = (
+        ("qcc library", library, macs),
+        ("onnxruntime float32, 1 thread", reference, reference_macs),
+    )
+    for name, t, work in rows:
+        rate = work / t.median_us / 1e3
+        table.add_row(
+            name, f"{t.median_us:,.2f}", f"{t.min_us:,.2f}", f"{rate:.2f}", f"{t.blocks * t.calls:,}"
+        )
+    ratio = reference.median_us / library.median_us
+    verdict = f"the library takes {1 / ratio:.2f} times the time of float32" if ratio < 1 else ""
+    note = "Other work on this machine moves these numbers: compare the minima, and run it twice."
+    return Group(
+        table, Text(verdict or f"the library is {ratio:.2f} times as fast as float32"), Text(note, "dim")
+    )
+
+
+# ---------------------------------------------------------------- explain
+def explanation(found: Explanation) -> RenderableType:
+    """Rules in the order in which they ran, then the kernels."""
+    table = _table("pass", "node", "rule", "", "reason")
+    for name, note in found.notes:
+        verdict = Text("applied", "green") if note.applied else Text("declined", "yellow")
+        table.add_row(name, Text(note.node), note.rule, verdict, Text(note.reason))
+    parts: list[RenderableType] = []
+    if len(found.names) > 1:
+        parts.append(
+            Text(f"{found.names[0]} is computed together with, or inside: {', '.join(found.names[1:])}")
+        )
+    parts.append(table if found.notes else Text("no rule looked at it"))
+    if found.operation is not None:
+        step = found.operation.step
+        text = f"\nkernel {found.operation.kernel.symbol} computes {step.pattern} -> {step.output.name}"
+        parts.append(Text(text, "bold"))
+        parts += [Text(f"  refused: {r.kernel.symbol}: {r.reason}") for r in found.operation.refused]
+    else:
+        parts.append(
+            Text("\nno kernel: the bytes are only renamed" if found.alias else "\nno kernel: it was removed")
+        )
+    return Group(*parts)
+
+
+# ---------------------------------------------------------------- targets and passes
+def targets(available: Iterable[Availability]) -> Table:
+    """What can be built and run here."""
+    table = _table("target", "for", "builds here", "runs here", "to install")
+    for a in available:
+        builds, runs = (Text("yes", "green") if x else Text("no", "yellow") for x in (a.builds, a.runs))
+        if a.runs and a.runner:
+            runs = Text(f"yes, {a.runner.split()[0]}", "green")
+        table.add_row(a.target.name, a.target.description, builds, runs, "; ".join(a.missing))
+    return table
+
+
+def pass_manual(passes: Iterable[type[Pass]], pipelines: Mapping[str, str]) -> RenderableType:
+    """Name, contract, description and options of every pass; then the named pipelines."""
+    parts: list[RenderableType] = []
+    for cls in passes:
+        stage = f"{cls.stage or 'any'} -> {cls.result_stage}" if cls.result_stage else cls.stage or "any"
+        parts.append(Text.assemble((cls.name, "bold cyan"), f"  [{stage}; {cls.exactness}]"))
+        parts.append(Text(f"  {(cls.__doc__ or '').strip().splitlines()[0]}"))
+        for field in fields(cls):  # type: ignore[arg-type]
+            default = "required" if field.default is MISSING else f"default {field.default}"
+            kind = getattr(field.type, "__name__", field.type)  # a string where annotations are not evaluated
+            parts.append(Text(f"  {{{field.name}=...}}  {kind}, {default}"))
+    for name, text in pipelines.items():
+        parts.append(Text.assemble("\npipeline ", (name, "bold cyan"), f" = {text}"))
+    return Group(*parts)
+
+
+def pass_times(times: Iterable[tuple[str, float]]) -> Table:
+    """Milliseconds per pass."""
+    table = _table("pass", "ms", right=(1,))
+    for name, seconds in times:
+        table.add_row(name, f"{1000 * seconds:.2f}")
+    return table

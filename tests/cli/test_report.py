@@ -1,0 +1,162 @@
+"""report.json and report.html: the facts, the drawings, and nothing from the model that a browser would run."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import qcc
+from qcc.report import render_html
+
+VOID = {"meta", "link", "br", "line", "rect"}  # line and rect close themselves
+EVIL = '<script>alert("x")</script>'
+
+
+class Page(HTMLParser):
+    """Cells of tables by id, text of cards and titles, tags; fails where tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.outside: list[str] = []  # addresses that would need a network
+        self.tables: dict[str, list[list[str]]] = {}
+        self.values: list[str] = []
+        self.tooltips: list[str] = []
+        self.table = self.kind = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.outside += [v for k, v in attrs if k in ("src", "href") and v]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.table = found.get("id") or ""
+            self.tables[self.table] = []
+        elif tag == "tr":
+            self.tables[self.table].append([])
+        elif tag == "td":
+            self.tables[self.table][-1].append("")
+        self.kind = "value" if (found.get("class") or "").startswith("value") else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+        self.kind = ""
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open:
+            self.tables[self.table][-1][-1] += data
+        elif self.kind == "value":
+            self.values.append(data)
+        elif self.kind == "title" and "svg" in self.open:
+            self.tooltips.append(data)
+
+
+def test_page_shows_what_the_report_says(compiled) -> None:
+    folder: Path = compiled[0]
+    report = json.loads((folder / "report.json").read_text())
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.outside == []
+    assert "script" not in page.tags
+    assert "http" not in text
+    assert "prefers-color-scheme: dark" in text
+
+    layers = page.tables["layers"][1:]
+    assert [row[1] for row in layers] == [layer["name"] for layer in report["layers"]]
+    assert layers[2][2:] == [
+        "conv2d + add + requantize",
+        "qcc_s8_conv2d_scalar",
+        "s8[1, 4, 4, 32]",
+        "147,456",
+        "9,728",
+        "f32",
+        "22",
+    ]
+    for value in ("230,720", "16.1 KiB", "1,536 B", "8 integer", "122 / 122", "22 bits", "16 / 16"):
+        assert value in page.values
+    (accuracy,) = page.tables["accuracy"][1:]
+    measured = report["accuracy"]["outputs"]["probabilities"]
+    assert accuracy[:2] == ["probabilities", f"{measured['sqnr_db']:.2f} dB"]
+    assert [row[0] for row in page.tables["ranges"][1:]] == [r["tensor"] for r in report["ranges"]]
+    assert len(page.tables["passes"]) - 1 == len(report["passes"])
+    assert "3. relu3: 147,456 MACs" in page.tooltips
+    assert "relu1: bytes 0 to 1,023, steps 1 to 2" in page.tooltips
+
+
+def test_memory_map_has_no_overlap_and_fills_the_arena(compiled) -> None:
+    report = json.loads((compiled[0] / "report.json").read_text())
+    blocks = report["memory"]
+    assert max(b["offset"] + b["bytes"] for b in blocks) <= report["arena_bytes"]
+    assert {b["name"] for b in blocks} >= {
+        "(inputs)",
+        "(outputs)",
+        "relu1",
+        "relu2",
+        "relu3",
+        "pool",
+        "logits",
+    }
+    for step in range(len(report["layers"])):
+        # results computed in place (a residual over its skip) share bytes with an operand in their first step only
+        alive = [b for b in blocks if b["first"] <= step <= b["last"]]
+        for i, a in enumerate(alive):
+            for b in alive[i + 1 :]:
+                apart = a["offset"] + a["bytes"] <= b["offset"] or b["offset"] + b["bytes"] <= a["offset"]
+                assert apart or step in (a["first"], b["first"])
+
+
+@pytest.fixture(scope="module")
+def evil_report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """A model whose every name is markup; LRN runs in float, so that the placement table names it."""
+    weight = numpy_helper.from_array(np.ones((2, 1, 3, 3), np.float32), f"w{EVIL}")
+    nodes = [
+        helper.make_node("Conv", [f"x{EVIL}", f"w{EVIL}"], [f"c{EVIL}"], name=f"n{EVIL}"),
+        helper.make_node("LRN", [f"c{EVIL}"], [f"y{EVIL}"], size=3),
+    ]
+    ports = ((f"x{EVIL}", [1, 1, 5, 5]), (f"y{EVIL}", [1, 2, 3, 3]))
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ports)
+    graph = helper.make_graph(nodes, f"g{EVIL}", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    rng = np.random.default_rng(0)
+    compiled = qcc.compile(model, calibration=rng.normal(size=(8, 1, 5, 5)), name=f"lib{EVIL}")
+    return compiled.report
+
+
+def test_names_from_the_model_are_escaped(evil_report: dict[str, object]) -> None:
+    text = render_html(evil_report)
+    page = Page(text)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert page.tables["placement"][1] == [f"y{EVIL}", "lrn has no integer form here"]
+    assert any(EVIL in tip for tip in page.tooltips)
+
+
+def test_page_of_float32_and_of_synthetic_data(model: Path) -> None:
+    with pytest.warns(UserWarning, match="no calibration data"):
+        noisy = qcc.compile(model)
+    text = render_html(noisy.report)
+    assert Page(text).tables["layers"][1][1] == "relu1"
+    assert "16 synthetic samples, which say little" in text
+    assert 'class="warning">no calibration data' in text
+    plain = qcc.compile(model, precision="float32")
+    page = Page(render_html(plain.report))
+    assert "accuracy" not in page.tables
+    assert "0 integer" in page.values
+
+
+def test_report_is_strict_json(compiled) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads((compiled[0] / "report.json").read_text(), parse_constant=refuse)

@@ -1,0 +1,93 @@
+"""Full-size classifiers of opset 9 that come with onnx, their constant weights replaced by random ones."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, numpy_helper
+
+import qcc
+from qcc.ir import interpreter
+from qcc.ir.graph import Graph
+from qcc.onnx_importer import import_model
+from qcc.passes.base import PassContext
+from qcc.passes.manager import PassManager, parse_pipeline
+
+INT64 = TensorProto.INT64
+FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+# the others (alexnet, vgg19, zfnet512) hold the same operators and hundreds of megabytes of dense weights
+NAMES = ("densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet")
+
+
+def light_model(name: str) -> ModelProto:
+    """The model with random weights that keep the magnitude of activations: as they come, all weights are equal."""
+    path = FOLDER / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip("this onnx package holds no light models")
+    model = onnx.load(path)
+    model.ir_version = 8  # initializers need not be inputs
+    graph = model.graph
+    shapes = {
+        t.name: tuple(map(int, numpy_helper.to_array(t))) for t in graph.initializer if t.data_type == INT64
+    }
+    rng = np.random.default_rng(3)
+    made = {
+        node.output[0]: random_weight(shapes[node.input[0]], rng)
+        for node in graph.node
+        if node.op_type == "ConstantOfShape"
+    }
+    nodes = [node for node in graph.node if node.op_type != "ConstantOfShape"]
+    read = {name for node in nodes for name in node.input}
+    weights = [t for t in graph.initializer if t.name in read]
+    weights += [numpy_helper.from_array(data, name) for name, data in made.items()]
+    known = {t.name for t in weights}
+    inputs = [v for v in graph.input if v.name in read - known]
+    for field, kept in ((graph.node, nodes), (graph.initializer, weights), (graph.input, inputs)):
+        del field[:]
+        field.extend(kept)
+    return model
+
+
+def random_weight(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    if len(shape) == 1:  # scale, bias, mean or variance: positive, for the variances
+        return rng.uniform(0.5, 1.5, size=shape).astype(np.float32)
+    return (rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+
+
+def logits(graph: Graph, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    (result,) = interpreter.run(graph, {graph.inputs[0].name: x}).values()
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_light_model_equals_onnxruntime(name: str) -> None:
+    model = light_model(name)
+    if model.graph.node[-1].op_type == "Softmax":  # it would hide differences
+        model.graph.output[0].name = model.graph.node[-1].input[0]
+    graph = import_model(model)
+    x = np.random.default_rng(4).normal(size=graph.inputs[0].type.shape).astype(np.float32)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {graph.inputs[0].name: x})
+    assert expected.std() > 1e-3 * np.abs(expected).max()  # the weights do matter
+    bound = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(logits(graph, x), expected, rtol=0, atol=bound)
+    passed = PassManager(parse_pipeline("float"), PassContext()).run(graph)
+    np.testing.assert_allclose(logits(passed, x), expected, rtol=0, atol=bound)
+
+
+@pytest.mark.slow
+@pytest.mark.compiler
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
+def test_light_model_in_c_equals_the_interpreter(name: str) -> None:
+    model = light_model(name)
+    model.graph.output[0].name = model.graph.node[-1].input[0]
+    compiled = qcc.compile(model, precision="float32")
+    (value,) = compiled.graph.inputs
+    x = np.random.default_rng(5).normal(size=value.type.shape).astype(np.float32)
+    expected = logits(compiled.graph, x)
+    got = compiled.build().run(x)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
