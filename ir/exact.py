@@ -44,6 +44,6 @@ def plus(sums: NDArray[Any], offset: NDArray[np.int64]) -> NDArray[Any]:
     """``sums`` [..., N], of integers in a carrier, + ``offset`` [N]: int32 where nothing can leave it, else int64."""
     small = sums.dtype == np.float32 and largest(offset) < 2**31 - 2**24
     dtype = np.int32 if small else np.int64
-    result = sums.astype(dtype)
-    result += offset.astype(dtype)
+    result: NDArray[Any] = sums.astype(dtype)
+    np.add(result, offset.astype(dtype), out=result)
     return result

@@ -121,8 +121,11 @@ def collect(
     samples = 0
     total = int(ctx.resources.get("calibration_samples", 0))
     for batch in batches:
+        count = len(next(iter(batch.values())))
+        if count == 0:
+            continue
         observe(batch, record)
-        samples += len(next(iter(batch.values())))
+        samples += count
         ctx.progress("calibrating", samples, total)
     if samples == 0:
         raise PassError("the calibration data is empty", hint="give at least one sample")

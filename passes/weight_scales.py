@@ -68,13 +68,15 @@ def _scales_for_sums(node: Node, w: Scales) -> Scales:
     qparams = node.input(0).type.qparams
     assert qparams is not None
     products = 128.0 + abs(qparams.zero_point)
-    room = _SUM_LIMIT - products * w.shape[1] / 2 - 255.0 * LARGEST_SKIP_MULTIPLIER
+    skip = _skip(node)
+    reserved = 0.0 if skip is None or skip.is_constant else 255.0 * LARGEST_SKIP_MULTIPLIER
+    room = _SUM_LIMIT - products * w.shape[1] / 2 - reserved
     if room <= 0:
         return np.zeros(len(w))
     index = node.op.quant_rule().bias
     bias = node.inputs[index] if index is not None and index < len(node.inputs) else None
     terms = np.zeros(len(w))
-    for added in (bias, _skip(node)):
+    for added in (bias, skip):
         if added is not None and added.data is not None:
             terms += np.abs(added.data.astype(np.float64)).reshape(-1, len(w)).max(axis=0)
     return np.asarray((products * w.sum(axis=1) + terms / qparams.scale[0]) / room)

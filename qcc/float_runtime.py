@@ -32,8 +32,9 @@ _RUNTIME_ERRORS = (
     RuntimeError,
     ValueError,
 )
-# From opset 21 on it writes QuantizeLinear nodes that contradict themselves, for QDQ around a Transpose.
-_DISABLED = ["QDQPropagationTransformer"]
+# The first, from opset 21 on, writes QuantizeLinear nodes that contradict themselves, for QDQ around a Transpose. The
+# second lets zeros that a Pad put around an image become the padding of a max pool, which never wins.
+_DISABLED = ["QDQPropagationTransformer", "Pad_Fusion"]
 _FATAL = 4  # log severity: errors arrive as exceptions
 _OBSERVED_BYTES = 32 * 2**20  # of all observed tensors of one call
 _OUTPUT_BATCH = 64

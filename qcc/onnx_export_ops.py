@@ -129,7 +129,10 @@ def _image_weight(w: Writer, node: Node, perm: tuple[int, ...]) -> str:
 
 
 def _window(op: Op) -> dict[str, Any]:
-    return {k: list(v) for k, v in op.attributes().items() if k in ("strides", "pads", "dilations")}
+    # dilations only where there are some: onnxruntime copies them to its quantized pools, which know none
+    default = ("dilations", (1, 1))
+    found = {k: v for k, v in op.attributes().items() if k in ("strides", "pads", "dilations")}
+    return {k: list(v) for k, v in found.items() if (k, tuple(v)) != default}
 
 
 @exports("max_pool2d", "avg_pool2d")

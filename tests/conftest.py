@@ -16,6 +16,9 @@ from types import ModuleType
 
 import pytest
 
+# Before anything imports numpy: where several test processes share the cores, BLAS threads mostly wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent
 NO_ZOO = "the model zoo is not beside this checkout"

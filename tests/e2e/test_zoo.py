@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import qcc
-from qcc import driver, float_runtime
+from qcc import driver, float_runtime, metrics
 from qcc.backends.c import run
 from qcc.ir import interpreter
 from qcc.ir.compare import first_difference
@@ -100,6 +100,29 @@ def test_float32_library_equals_onnxruntime(
     for output, array in compiled.build().run(inputs).items():
         wanted = expected[output].reshape(array.shape)
         np.testing.assert_allclose(array, wanted, rtol=0, atol=1e-4 * float(np.abs(wanted).max()))
+
+
+MEASURED_SQNR_DB = {  # of each output against float32, on all test samples, by benchmarks/accuracy.py
+    "kws": [28.9],
+    "ic": [25.9],
+    "vww": [30.9],
+    "ad": [42.0],
+    "resnet20": [28.2],
+    "squeezenet": [20.4],
+    "mobilenetv2": [17.2],
+    "ultraface_rfb320": [43.5, 45.5],
+}
+ALLOWED_LOSS_DB = 2.0  # fewer samples, and other versions of the float runtime
+
+
+@pytest.mark.parametrize("name", [*SMALL, *LARGE])
+def test_integers_follow_float(name: str, zoo_subject: Subjects) -> None:
+    subject = zoo_subject(name)
+    inputs = subject.inputs(100)
+    integers = subject.compiled.dequantize_output(subject.compiled.run_integer(subject.quantized(100)))
+    reference = float_runtime.run_onnx(subject.entry.model, inputs)
+    for measured, (output, array) in zip(MEASURED_SQNR_DB[name], integers.items(), strict=True):
+        assert metrics.sqnr_db(reference[output].reshape(array.shape), array) >= measured - ALLOWED_LOSS_DB
 
 
 # ---------------------------------------------------------------------- memory and channels

@@ -1,7 +1,9 @@
 """What the tests of passes share: run a pass, hold it to its class, and look at what is left."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,10 @@ from qcc.ir.types import f32
 from qcc.ir.verifier import verify
 from qcc.passes.base import Note, PassContext
 from qcc.passes.manager import parse_pipeline
+
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # modules beside this file are importable: pytest adds no folder
 
 
 class Maker:

@@ -103,6 +103,14 @@ def test_a_single_window_is_pooled_not_copied(
         assert compile_and_check(builder, proto, samples(proto, 16), tmp_path) < 0.01
 
 
+def test_padding_in_front_of_a_max_pool_wins_over_negative_numbers(builder: Builder, tmp_path: Path) -> None:
+    proto = model([node("Pad", "x p", "a"), node("MaxPool", "a", kernel_shape=[1, 2])], {"x": (1, 1, 1, 2)},
+        p=np.array([0, 0, 0, 0, 0, 0, 0, 1]))  # fmt: skip
+    given = {"x": np.array([[[[-3, -2]]], [[[-1, -5]]]], np.float32)}
+    np.testing.assert_array_equal(run_onnx(proto, {"x": given["x"][:1]})["y"].ravel(), [-2, 0])
+    assert compile_and_check(builder, proto, given, tmp_path) < 0.05
+
+
 # ---------------------------------------------------------------- numbers
 @pytest.mark.parametrize("value", [0.0, 5.0, -5.0, 1e-20])
 def test_constant_samples(builder: Builder, value: float, tmp_path: Path) -> None:

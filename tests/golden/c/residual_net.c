@@ -14,6 +14,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Define it to look at, or time, every step: its number, its result, and the bytes of the result. */
+#ifndef QCC_AFTER_STEP
+#define QCC_AFTER_STEP(index, data, bytes) ((void)0)
+#endif
+
 /* Offsets in the arena. Tensors that live at different times share memory. */
 enum {
   at_stem = 0,        /* stem: s8[1, 6, 6, 8] */
@@ -51,6 +56,7 @@ static void step_stem(const int8_t *x, int8_t *output) {
   };
   qcc_s8_conv2d_scalar(&params, x, NULL, residual_net_stem_weights, residual_net_stem_bias, NULL,
                        residual_net_stem_multiplier, residual_net_stem_shift, output);
+  QCC_AFTER_STEP(0, output, 288);
 }
 
 /* depthwise = conv2d+requantize
@@ -84,6 +90,7 @@ static void step_depthwise(const int8_t *x, int8_t *output) {
   qcc_s8_depthwise_conv2d_scalar(&params, x, NULL, residual_net_depthwise_weights,
                                  residual_net_depthwise_bias, NULL, residual_net_depthwise_multiplier,
                                  residual_net_depthwise_shift, output);
+  QCC_AFTER_STEP(1, output, 288);
 }
 
 /* point = conv2d+add+requantize
@@ -117,6 +124,7 @@ static void step_point(const int8_t *x, const int8_t *skip, int8_t *output) {
   qcc_s8_conv2d_scalar(&params, x, skip, residual_net_point_weights, residual_net_point_bias,
                        residual_net_point_skip_multiplier, residual_net_point_multiplier,
                        residual_net_point_shift, output);
+  QCC_AFTER_STEP(2, output, 288);
 }
 
 /* head = dense+requantize
@@ -135,6 +143,7 @@ static void step_head(const int8_t *x, int8_t *output) {
   };
   qcc_s8_dense_scalar(&params, x, NULL, residual_net_head_weights, residual_net_head_bias, NULL,
                       residual_net_head_multiplier, residual_net_head_shift, output);
+  QCC_AFTER_STEP(3, output, 5);
 }
 
 int residual_net_run(void *arena, const int8_t *in, int8_t *out) {

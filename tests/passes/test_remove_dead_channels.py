@@ -1,0 +1,422 @@
+"""remove-dead-channels: the same bytes from fewer channels, all that can go, and why others stay."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from quantized_nets import (
+    Array,
+    Net,
+    Stages,
+    assert_same_bytes,
+    node_of,
+    ops,
+    quantize,
+    random_net,
+    run_pass,
+    value_of,
+)
+
+from qcc.checker import check_plan
+from qcc.ir.compare import first_difference
+from qcc.ir.graph import Graph, Value
+from qcc.ir.ops.activation import Clamp, Sigmoid, Tanh
+from qcc.ir.ops.conv_transpose import ConvTranspose2d
+from qcc.ir.ops.elementwise import Add, Mul
+from qcc.ir.ops.norm import LayerNorm
+from qcc.ir.ops.pool import AvgPool2d, MaxPool2d
+from qcc.ir.ops.rearrange import Concat, Slice
+from qcc.ir.ops.reduce import ReduceMean
+from qcc.ir.ops.resize import ResizeNearest
+from qcc.ir.ops.shape import Pad, Reshape, Transpose
+from qcc.ir.ops.softmax import Softmax
+
+DEAD = -100.0  # a bias under which a relu is 0 for every input
+
+
+def biases(channels: int, *dead: int, value: float = DEAD) -> Array:
+    """Small numbers, and ``value`` in some channels."""
+    bias = np.linspace(-0.2, 0.2, channels)
+    bias[list(dead)] = value
+    return bias
+
+
+def removed(net: Net, *outputs: Value) -> Stages:
+    """All stages; the last pass keeps every byte, leaves a valid plan, and has nothing to do a second time."""
+    stages = quantize(net.finish(*outputs), net.samples())
+    before, after = stages["plan-accumulators"], stages["remove-dead-channels"]
+    assert_same_bytes(before, after)
+    check_plan(after)
+    again = after.clone()
+    _, result = run_pass(again, "remove-dead-channels")
+    assert not result.changed
+    assert first_difference(after, again) is None
+    return stages
+
+
+def shrunk(stages: Stages) -> dict[str, str]:
+    return {n.node: n.reason for n in stages.notes["remove-dead-channels"] if n.applied}
+
+
+def reasons(stages: Stages) -> dict[str, str]:
+    return dict(stages.declined("remove-dead-channels"))
+
+
+def channels(stages: Stages, name: str) -> int:
+    return value_of(stages["remove-dead-channels"], name).type.shape[-1]
+
+
+def macs(graph: Graph) -> int:
+    return sum(n.op.macs(n.signature) for n in graph.nodes)
+
+
+# ---------------------------------------------------------------------- what goes
+def test_a_channel_that_a_relu_kills_goes() -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2, 5), name="acc"), name="a")
+    stages = removed(net, net.conv(a, 4, name="y"))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}
+    after = stages["remove-dead-channels"]
+    assert channels(stages, "a") == channels(stages, "acc.acc") == 6
+    assert node_of(after, "acc.acc").input(1).type.shape == (6, 1, 1, 3)
+    assert node_of(after, "y.acc").input(1).type.shape == (4, 1, 1, 6)
+    assert [v.type.shape for v in node_of(after, "a").inputs[1:] if v] == [(6,)] * 4
+    kept = [c for c in range(8) if c not in (2, 5)]
+    old = node_of(stages["plan-accumulators"], "acc.acc").input(1).data
+    assert old is not None
+    np.testing.assert_array_equal(node_of(after, "acc.acc").input(1).data, old[kept])
+    assert macs(after) * 8 == macs(stages["plan-accumulators"]) * 6
+    # relu's 0 is the zero_point -128: what the channels gave is now in the bias
+    before = stages["plan-accumulators"]
+    w, b, c = node_of(before, "y.acc").input(1).data, node_of(before, "y.acc").input(2).data, -128
+    assert w is not None
+    assert b is not None
+    expected = b.astype(int) + c * w.reshape(4, 8).astype(int)[:, [2, 5]].sum(axis=1)
+    np.testing.assert_array_equal(node_of(after, "y.acc").input(2).data, expected)
+
+
+@pytest.mark.parametrize("op", [Clamp(0.0, 6.0), Clamp(-1.0, 1.0), Clamp(0.25, 2.0)])
+@pytest.mark.parametrize("value", [-DEAD, DEAD])
+def test_a_channel_clamped_to_a_constant_goes(op: Clamp, value: float) -> None:
+    net = Net(1, 4, 4, 3)
+    a = net(op, net.conv(net.x, 8, bias=biases(8, 0, 7, value=value), name="acc"))
+    stages = removed(net, net.conv(a, 4, 3))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}
+
+
+def test_a_channel_without_weights_goes() -> None:
+    net = Net(1, 4, 4, 3)
+    weights = net.rng.normal(size=(8, 1, 1, 3))
+    weights[[1, 6]] = 0.0
+    stages = removed(net, net.conv(net.conv(net.x, 8, weights=weights, name="acc"), 4))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}
+
+
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1)])
+def test_a_channel_that_nobody_reads_goes(pads: tuple[int, ...]) -> None:
+    """Zero weights in the reader: the channel need not be constant, and padding does not matter."""
+    net = Net(1, 4, 4, 3)
+    weights = net.rng.normal(size=(4, 3, 3, 8))
+    weights[..., [0, 3]] = 0.0
+    a = net.conv(net.x, 8, name="acc")
+    stages = removed(net, net.conv(a, 4, 3, weights=weights, pads=pads))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}
+
+
+def test_of_two_readers_each_must_do_without() -> None:
+    net = Net(1, 4, 4, 3)
+    first, second = net.rng.normal(size=(2, 4, 1, 1, 8))
+    first[..., [0, 3]] = 0.0
+    second[..., [3, 4]] = 0.0
+    a = net.conv(net.x, 8, bias=biases(8, 6), name="acc")
+    a = net.relu(a, name="a")
+    stages = removed(net, net.conv(a, 4, weights=first), net.conv(a, 4, weights=second))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}  # 3, which nobody reads, and 6, which is constant
+
+
+def test_relu_zero_may_be_padded() -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2), name="acc"))
+    stages = removed(net, net.conv(a, 4, 3, pads=(1, 1, 1, 1)))
+    assert shrunk(stages) == {"acc.acc": "1 of 8 channels"}
+
+
+def test_a_constant_that_is_not_the_padding_stays() -> None:
+    """At the border its share of the sum is another one."""
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2, value=-DEAD), name="acc"), 6.0, name="a")
+    stages = removed(net, net.conv(a, 4, 3, pads=(1, 1, 1, 1)))
+    assert not shrunk(stages)
+    low, high = (node_of(stages["plan-accumulators"], "a").input(i).data for i in (3, 4))
+    assert low is not None
+    assert high is not None
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2, value=-DEAD), name="acc"), 6.0)
+    assert shrunk(removed(net, net.conv(a, 4, 3))) == {"acc.acc": "1 of 8 channels"}
+
+
+MOVES: dict[str, Callable[[Net, Value], Value]] = {
+    "max pool": lambda net, x: net(MaxPool2d((2, 2), (2, 2)), x),
+    "average pool": lambda net, x: net(AvgPool2d((2, 2), (2, 2)), x),
+    "mean": lambda net, x: net(ReduceMean((1, 2)), x),
+    "resize": lambda net, x: net(ResizeNearest((8, 8)), x),
+    "transpose of space": lambda net, x: net(Transpose((0, 2, 1, 3)), x),
+    "reshape of space": lambda net, x: net(Reshape((1, 1, 16, 8)), x),
+    "slice of space": lambda net, x: net(Slice((1, 2), (1, 0), (4, 3), (1, 2)), x),
+    "padding with zeros": lambda net, x: net(Pad((0, 1, 1, 0), (0, 0, 1, 0)), x),
+    "concat along space": lambda net, x: net(Concat(1), x, x),
+    "concat with a constant": lambda net, x: net(Concat(2), x, net.constant(np.zeros((1, 4, 1, 8)))),
+    "table": lambda net, x: net(Tanh(), x),
+    "table per channel": lambda net, x: net(Mul(), x, net.constant(np.linspace(0.5, 2, 8))),
+    "depthwise": lambda net, x: net.depthwise(x, 3, bias=np.full(8, 0.1)),
+    "padded depthwise": lambda net, x: net.depthwise(x, 3, pads=(1, 1, 1, 1)),
+    "depthwise transposed": lambda net, x: net(
+        ConvTranspose2d((2, 2), groups=8), x, net.constant(net.rng.normal(size=(8, 2, 2, 1)))
+    ),
+    "product with a map": lambda net, x: net(Mul(), x, net.constant(net.rng.normal(size=(4, 4, 1)))),
+    "product with all": lambda net, x: net(Mul(), x, net.constant(net.rng.normal(size=(4, 4, 8)))),
+    "sum with itself after a pool": lambda net, x: net(Add(), x, net(MaxPool2d((1, 1)), x)),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_ops_that_keep_channels_apart_shrink_with_the_group(name: str) -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2, 5), name="acc"))
+    b = MOVES[name](net, a)
+    weights = net.rng.normal(size=(4, 1, 1, 8))
+    weights[..., 2] = 0.0  # goes whatever happened to the constant; 5 goes where it still is one
+    stages = removed(net, net.conv(b, 4, weights=weights))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}
+
+
+def test_flat_channels_into_dense() -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2, 5), name="acc"))
+    flat = net(Reshape((1, 8)), net(ReduceMean((1, 2)), a))
+    stages = removed(net, net.dense(flat, 5, name="y"))
+    assert shrunk(stages) == {"acc.acc": "2 of 8 channels"}
+    assert node_of(stages["remove-dead-channels"], "y.acc").input(1).type.shape == (5, 6)
+
+
+def test_residual_ties_go_where_every_term_is_constant() -> None:
+    """relu(conv + relu(conv)) with a bias so low in channels 2 and 5 that the sum is 0 too."""
+    net = Net(1, 4, 4, 3)
+    stem = net.relu(net.conv(net.x, 8, bias=biases(8, 2, 5), name="stem"), name="skip")
+    inner = net.relu(net.conv(stem, 6, bias=biases(6, 0), name="inner"))
+    total = net(Add(), stem, net.conv(inner, 8, bias=biases(8, 2, 3), name="acc"), name="total")
+    a = net.relu(total, name="a")
+    stages = removed(net, net.conv(a, 4, name="y"))
+    # one group: 3 is alive in the stem, 5 in the sum
+    assert shrunk(stages) == {"stem.acc": "1 of 8 channels", "inner.acc": "1 of 6 channels"}
+    assert channels(stages, "skip") == channels(stages, "a") == channels(stages, "total.acc") == 7
+
+
+def test_the_residual_multipliers_shrink_too() -> None:
+    net = Net(1, 4, 4, 8)
+    stem = net.relu(net.conv(net.x, 8, bias=biases(8, 2), name="stem"))
+    a = net.relu(net(Add(), net.conv(stem, 8, bias=biases(8, 2)), stem, name="total"))
+    stages = removed(net, net.conv(a, 4))
+    node = node_of(stages["remove-dead-channels"], "total.acc")
+    assert [v.type.shape for v in node.inputs[2:] if v is not None] == [(7,)]
+
+
+def test_a_group_that_dies_as_a_whole_keeps_one_channel() -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=np.full(8, DEAD), name="acc"), name="a")
+    stages = removed(net, net.conv(net.depthwise(a, 3, bias=np.full(8, 0.5)), 4))
+    assert shrunk(stages) == {"acc.acc": "7 of 8 channels"}
+    assert channels(stages, "a") == 1
+
+
+# ---------------------------------------------------------------------- all that can go
+def test_what_only_dead_channels_read_goes_too() -> None:
+    """c is unread; then what only c reads in b; then what only those read in a."""
+    net = Net(1, 4, 4, 3)
+    second, third, last = net.rng.normal(size=(3, 8, 1, 1, 8))
+    second[4:, ..., :4] = 0.0
+    second[:4, ..., 4:] = 0.0  # b's 4..7 read a's 4..7 alone
+    third[4:, ..., :4] = 0.0
+    third[:4, ..., 4:] = 0.0
+    last[..., 4:] = 0.0
+    a = net.conv(net.x, 8, name="a")
+    b = net.conv(a, 8, weights=second, name="b")
+    c = net.conv(b, 8, weights=third, name="c")
+    stages = removed(net, net.conv(c, 8, weights=last))
+    assert shrunk(stages) == dict.fromkeys(("a.acc", "b.acc", "c.acc"), "4 of 8 channels")
+
+
+def test_groups_that_read_each_other_shrink_until_nothing_is_left_to_do() -> None:
+    """inner reads the stream, the stream reads inner: one order of groups is not enough."""
+    net = Net(1, 4, 4, 3)
+    w_in, w_out, w_last = net.rng.normal(size=(3, 8, 1, 1, 8))
+    w_last[..., 0] = 0.0  # nobody but inner reads the stream's 0
+    w_in[:, ..., 0] = 0.0
+    w_in[3, ..., 0] = 1.0  # inner's 3 alone reads the stream's 0
+    w_out[1:, ..., 3] = 0.0  # and feeds the stream's 0 alone
+    stream = net.conv(net.x, 8, name="stream")
+    inner = net.relu(net.conv(stream, 8, weights=w_in, name="inner"))
+    total = net(Add(), stream, net.conv(inner, 8, weights=w_out))
+    w_in[3] = 0.0
+    w_in[3, ..., 0] = 1.0
+    stages = removed(net, net.conv(total, 8, weights=w_last))
+    assert not shrunk(stages)  # a cycle that feeds itself: neither can be proved unread before the other
+    net = Net(1, 4, 4, 3)
+    w_out[:, ..., 3] = 0.0
+    stream = net.conv(net.x, 8, name="stream")
+    inner = net.relu(net.conv(stream, 8, weights=w_in, name="inner"))
+    total = net(Add(), stream, net.conv(inner, 8, weights=w_out))
+    stages = removed(net, net.conv(total, 8, weights=w_last))
+    assert shrunk(stages) == {"stream.acc": "1 of 8 channels", "inner.acc": "1 of 8 channels"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_chain_loses_exactly_its_constant_channels(seed: int) -> None:
+    """Which ones are constant, from the planned accumulators by hand."""
+    net = Net(1, 4, 4, 3, seed=seed)
+    x, counts = net.x, []
+    for _ in range(4):
+        count = int(net.rng.integers(3, 9))
+        bias = net.rng.normal(size=count) * net.rng.choice([0.3, 60.0], size=count)
+        x = net.relu(net.conv(x, count, bias=bias), 6.0)
+        counts.append((x.name, count))
+    stages = removed(net, net.conv(x, 4))
+    expected = 0
+    for name, count in counts:
+        node = node_of(stages["plan-accumulators"], name)
+        multiplier, shift, low, high = (
+            v.data.astype(object) for v in node.inputs[1:] if v and v.data is not None
+        )
+        assert node.output.type.qparams is not None
+        attributes, zero_point = node.op.attributes(), node.output.type.qparams.zero_point
+
+        def code(acc: int, m: int, s: int, at: dict[str, int] = attributes, zero: int = zero_point) -> int:
+            return min(max(((acc * m + (1 << (s - 1))) >> s) + zero, at["low"]), at["high"])
+
+        constant = [
+            code(a, m, s) == code(b, m, s) for a, b, m, s in zip(low, high, multiplier, shift, strict=True)
+        ]
+        dead = min(sum(constant), count - 1)
+        expected += dead
+        assert channels(stages, name) == count - dead
+    assert expected > 0 or seed != 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_nets_with_planted_dead_channels_keep_their_bytes(seed: int) -> None:
+    graph, samples = random_net(seed, dead=True)
+    stages = quantize(graph, samples)
+    before, after = stages["plan-accumulators"], stages["remove-dead-channels"]
+    assert_same_bytes(before, after, seed)
+    check_plan(after)
+    again = after.clone()
+    _, result = run_pass(again, "remove-dead-channels")
+    assert not result.changed
+    assert first_difference(after, again) is None
+    if stages.applied("remove-dead-channels", "remove-dead-channels"):
+        assert macs(after) < macs(before)
+
+
+def test_the_random_nets_do_lose_channels() -> None:
+    lost = 0
+    for seed in range(40):
+        graph, samples = random_net(seed, dead=True)
+        lost += bool(quantize(graph, samples).applied("remove-dead-channels", "remove-dead-channels"))
+    assert lost >= 20
+
+
+def test_two_runs_are_equal() -> None:
+    for seed in range(4):
+        graph, samples = random_net(seed, dead=True)
+        a, b = (quantize(graph, samples)["remove-dead-channels"] for _ in range(2))
+        assert first_difference(a, b) is None
+
+
+# ---------------------------------------------------------------------- what stays, and why
+KEPT: dict[str, tuple[str, Callable[[Net, Value], Value]]] = {
+    "output": ("a value is a graph output", lambda net, x: x),
+    "concat": ("concat does not sum over channels", lambda net, x: net(Concat(3), x, x)),
+    "flatten": ("reshape does not sum over channels", lambda net, x: net.dense(net(Reshape((1, 128)), x), 3)),
+    "softmax": ("softmax does not sum over channels", lambda net, x: net(Softmax(3), x)),
+    "groups": ("conv2d does not sum over channels", lambda net, x: net.conv(x, 8, groups=2)),
+    "transposed": (
+        "conv_transpose2d does not sum over channels",
+        lambda net, x: net(ConvTranspose2d(), x, net.constant(net.rng.normal(size=(3, 2, 2, 8)))),
+    ),
+    "mean over channels": ("reduce_mean does not sum over channels", lambda net, x: net(ReduceMean((3,)), x)),
+    "transpose": ("transpose does not sum over channels", lambda net, x: net(Transpose((0, 3, 1, 2)), x)),
+    "pad of channels": (
+        "pad does not sum over channels",
+        lambda net, x: net(Pad((0, 0, 0, 1), (0, 0, 0, 0)), x),
+    ),
+    "float": (
+        "dequantize does not sum over channels",
+        lambda net, x: net(LayerNorm(3), x, net.constant(np.ones(8))),
+    ),
+    "another with one channel": (
+        "mul also reads other channels",
+        lambda net, x: net.conv(net(Mul(), x, net.conv(net.x, 1)), 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_groups_that_cannot_shrink_say_why(name: str) -> None:
+    reason, build = KEPT[name]
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2, 5), name="acc"), name="a")
+    stages = removed(net, build(net, a))
+    assert reasons(stages)["acc.acc"] == reason
+    assert channels(stages, "a") == 8
+
+
+def test_inputs_and_what_is_tied_to_them_stay() -> None:
+    net = Net(1, 4, 4, 8)
+    weights = net.rng.normal(size=(3, 1, 1, 8))
+    weights[..., 2] = 0.0
+    stages = removed(net, net.conv(net.relu(net(MaxPool2d(), net.x)), 3, weights=weights, name="y"))
+    assert reasons(stages)["x"] == "a value is a graph input"
+    assert channels(stages, "x") == 8
+
+
+def test_channels_that_are_not_computed_one_by_one_stay() -> None:
+    net = Net(1, 4, 4, 8)
+    weights = net.rng.normal(size=(3, 1, 1, 16))
+    weights[..., 2] = 0.0
+    joined = net(Concat(3), net.x, net.x, name="joined")
+    stages = removed(net, net.conv(joined, 3, weights=weights))
+    assert reasons(stages)["joined"] == "concat does not compute its channels one by one"
+
+
+def test_a_concat_of_a_dead_and_a_living_part() -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2), name="acc"))
+    joined = net(Concat(3), a, net.conv(net.x, 2, name="other"))
+    stages = removed(net, net.conv(joined, 3))
+    assert reasons(stages)["acc.acc"] == reasons(stages)["other.acc"] == "concat does not sum over channels"
+
+
+def test_a_value_in_float_ties_its_group() -> None:
+    net = Net(1, 4, 4, 3)
+    soft = net(LayerNorm(3), net.x, net.constant(np.ones(3)), name="norm")
+    stages = removed(net, net.conv(net(Mul(), net(Sigmoid(), soft), soft), 3))
+    assert reasons(stages)["norm"] == "a value is not an integer tensor"
+
+
+def test_folded_zero_points_are_needed() -> None:
+    """Without fold-zero-points the constants of a reader are not plain products."""
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 8, bias=biases(8, 2), name="acc"))
+    graph = quantize(net.finish(net.conv(a, 4)), net.samples(), "quantize-ops")["quantize-ops"]
+    graph, _ = run_pass(graph, "plan-accumulators")
+    _, result = run_pass(graph, "remove-dead-channels")
+    assert not result.changed
+    assert {n.reason for n in result.notes if n.node == "acc.acc"} == {"conv2d does not sum over channels"}
+
+
+def test_nothing_dead_changes_nothing() -> None:
+    net = Net(1, 4, 4, 3)
+    stages = removed(net, net.conv(net.conv(net.x, 8), 4))
+    assert not shrunk(stages)
+    assert ops(stages["plan-accumulators"]) == ops(stages["remove-dead-channels"])
+    assert first_difference(stages["plan-accumulators"], stages["remove-dead-channels"]) is None
