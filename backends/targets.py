@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.scalar import KERNELS
+from qcc.backends.x86 import AVX512VNNI
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
 
 __all__ = [
@@ -43,6 +44,18 @@ register_target(
         flags=("-O3", "-march=native"),
         is_native=True,
         alignment=64,
+    )
+)
+register_target(
+    Target(
+        name="x86-avx512vnni",
+        description="x86-64 with AVX512-VNNI",
+        compilers=(*_SYSTEM, _zig()),
+        kernels=(*AVX512VNNI, *KERNELS),
+        flags=("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
+        is_native=True,
+        alignment=64,
+        features=("avx512vnni",),
     )
 )
 register_target(

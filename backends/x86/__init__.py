@@ -1,0 +1,8 @@
+"""x86 processors: kernels in intrinsics, selected before the portable ones."""
+
+from __future__ import annotations
+
+from qcc.backends.kernel import Kernel
+from qcc.backends.x86 import vnni
+
+AVX512VNNI: tuple[Kernel, ...] = vnni.KERNELS

@@ -1,0 +1,142 @@
+"""Rows of the AVX512-VNNI kernels: convolution and dense as one family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.scalar.convolution import accepts_skip, lower_conv2d, lower_dense
+from qcc.backends.scalar.lowering import requantize_constants
+from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.quant import Requantize
+
+KERNELS_FOLDER = Path(__file__).parent / "kernels"
+LANES = 16  # s32 accumulators of a register
+BLOCK = 64  # output channels of a register tile
+CENTRE = 128  # what turns s8 into u8
+
+
+def accepts_certified(step: Step) -> str | None:
+    """The requantize must be certified for float32, and a residual operand be as all convolutions want it."""
+    last = step.nodes[-1].op
+    assert isinstance(last, Requantize)
+    if "f32" not in last.certified:
+        return "the requantize is not certified for float32"
+    return accepts_skip(step)
+
+
+def accepts_conv2d(step: Step) -> str | None:
+    """One group."""
+    op = step.root.op
+    assert isinstance(op, Conv2d)
+    return "more than one group" if op.groups != 1 else accepts_certified(step)
+
+
+def pack_weights(weights: NDArray[Any]) -> NDArray[np.int8]:
+    """s8[O, taps, C] to the order of the micro-kernel: [blocks][taps][C/4][vectors][16][4], zero-padded, flat."""
+    outputs, taps, channels = weights.shape
+    quads = -(-channels // 4)
+    parts = []
+    for start in range(0, outputs, BLOCK):
+        block = weights[start : start + BLOCK]
+        vectors = -(-len(block) // LANES)
+        padded = np.zeros((vectors * LANES, taps, quads * 4), np.int8)
+        padded[: len(block), :, :channels] = block
+        tiles = padded.reshape(vectors, LANES, taps, quads, 4).transpose(2, 3, 0, 1, 4)
+        parts.append(tiles.reshape(-1))
+    return np.ascontiguousarray(np.concatenate(parts))
+
+
+def lower_conv2d_vnni(step: Step) -> Call:
+    """The scalar row's numbers, weights packed, the sums of -128 in the bias, the multiplier as float32."""
+    call = lower_conv2d(step)
+    weights = call.constants["weights"]
+    assert weights is not None
+    outputs, kh, kw, channels = weights.shape
+    constants = vnni_constants(step, call, weights.reshape(outputs, kh * kw, channels))
+    constants["padding"] = np.full(channels, call.params["pad_value"], np.int8)
+    return Call(call.params, constants, inputs=call.inputs)
+
+
+def vnni_constants(step: Step, call: Call, weights: NDArray[Any]) -> dict[str, NDArray[Any] | None]:
+    """weights, bias, skip_multiplier, scale, with output channels rounded up to whole registers."""
+    outputs = weights.shape[0]
+    padding = -outputs % LANES
+    bias, skip_multiplier = call.constants["bias"], call.constants["skip_multiplier"]
+    assert bias is not None
+    centred = bias.astype(np.int64) - CENTRE * weights.astype(np.int64).sum(axis=(1, 2))
+    planned = requantize_constants(step, outputs)
+    scale = planned["multiplier"].astype(np.float64) * np.exp2(-planned["shift"].astype(np.float64))
+    return {
+        "weights": pack_weights(weights),
+        # the sums wrap around like the accumulator does, and end where it is proved to end
+        "bias": np.pad(centred, (0, padding)).astype(np.uint64).astype(np.uint32).view(np.int32),
+        "skip_multiplier": None if skip_multiplier is None else np.pad(skip_multiplier, (0, padding)),
+        "scale": np.pad(scale.astype(np.float32), (0, padding)),
+    }
+
+
+def _rows(
+    root: str,
+    symbol: str,
+    params_type: str,
+    lower: Callable[[Step], Call],
+    accepts: Callable[[Step], str | None],
+) -> tuple[Kernel, ...]:
+    return tuple(
+        Kernel(
+            pattern=pattern,
+            dtype="s8",
+            symbol=symbol,
+            params_type=params_type,
+            source=KERNELS_FOLDER / f"{symbol.removeprefix('qcc_')}.c",
+            lower=lower,
+            accepts=accepts,
+            priority=10,
+            in_place=(1,),
+        )
+        for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
+    )
+
+
+def lower_dense_vnni(step: Step) -> Call:
+    """A dense layer is a 1x1 convolution over its rows."""
+    call = lower_dense(step)
+    weights = call.constants["weights"]
+    assert weights is not None
+    outputs, inputs = weights.shape
+    dense = call.params
+    params = {
+        "batch": 1,
+        "input_height": 1,
+        "input_width": dense["rows"],
+        "input_channels": inputs,
+        "output_height": 1,
+        "output_width": dense["rows"],
+        "output_channels": outputs,
+        **dict.fromkeys(
+            ("kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width"), 1
+        ),
+        "pad_top": 0,
+        "pad_left": 0,
+        "pad_value": 0,
+        "groups": 1,
+        "skip_zero_point": dense["skip_zero_point"],
+        "output_zero_point": dense["output_zero_point"],
+        "low": dense["low"],
+        "high": dense["high"],
+    }
+    constants = vnni_constants(step, call, weights.reshape(outputs, 1, inputs))
+    constants["padding"] = np.zeros(inputs, np.int8)
+    return Call(params, constants, inputs=call.inputs)
+
+
+KERNELS: tuple[Kernel, ...] = (
+    *_rows("conv2d", "qcc_s8_conv2d_avx512vnni", "qcc_conv2d_params", lower_conv2d_vnni, accepts_conv2d),
+    *_rows("dense", "qcc_s8_conv2d_avx512vnni", "qcc_conv2d_params", lower_dense_vnni, accepts_certified),
+)
