@@ -24,8 +24,8 @@ class Target:
     ``link_flags``: for programs; ``runner``: argv before a program's path, empty where programs run as they are;
     ``runner_install``: how to get the runner; ``is_native``: shared libraries can be loaded into this process;
     ``kernels``: rows in order of preference at equal priority; ``alignment``: of the arena and of every buffer in it;
-    ``features``: instruction sets the kernels use, for reports; ``semihosting``: programs have no operating
-    system, files and exit go through the debugger.
+    ``features``: instruction sets the code uses; that of a native target runs only where the processor has them all;
+    ``semihosting``: programs have no operating system, files and exit go through the debugger.
     """
 
     name: str

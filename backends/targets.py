@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from dataclasses import dataclass
 
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.scalar import KERNELS
-from qcc.backends.x86 import AVX512VNNI
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
+from qcc.backends.x86 import AVX512VNNI_KERNELS
+from qcc.backends.x86.features import AVX512VNNI, lacking_features, processor_features
 
 __all__ = [
     "Availability",
@@ -26,6 +28,31 @@ def _zig(*options: str) -> Compiler:
     return Compiler(argv, "pip install ziglang")
 
 
+_X86 = (
+    (*_SYSTEM, _zig())
+    if platform.machine().lower() in ("x86_64", "amd64")
+    else (
+        Compiler(("x86_64-linux-gnu-gcc",), "install gcc-x86-64-linux-gnu"),
+        _zig("-target", "x86_64-linux-musl"),
+    )
+)
+
+
+def host_target(features: frozenset[str]) -> Target:
+    """The best of this machine: the kernels of the widest vectors among ``features`` of its processor."""
+    vnni = features.issuperset(AVX512VNNI)
+    return Target(
+        name="host",
+        description=f"this machine: {'AVX512-VNNI' if vnni else 'portable'} kernels",
+        compilers=(*_SYSTEM, _zig()),
+        kernels=(*AVX512VNNI_KERNELS, *KERNELS) if vnni else KERNELS,
+        flags=("-O3", "-march=native"),
+        is_native=True,
+        alignment=64,
+        features=AVX512VNNI if vnni else (),
+    )
+
+
 register_target(
     Target(
         name="c",
@@ -35,29 +62,7 @@ register_target(
         is_native=True,
     )
 )
-register_target(
-    Target(
-        name="host",
-        description="portable C99, compiled for this machine's processor",
-        compilers=(*_SYSTEM, _zig()),
-        kernels=KERNELS,
-        flags=("-O3", "-march=native"),
-        is_native=True,
-        alignment=64,
-    )
-)
-register_target(
-    Target(
-        name="x86-avx512vnni",
-        description="x86-64 with AVX512-VNNI",
-        compilers=(*_SYSTEM, _zig()),
-        kernels=(*AVX512VNNI, *KERNELS),
-        flags=("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni"),
-        is_native=True,
-        alignment=64,
-        features=("avx512vnni",),
-    )
-)
+register_target(host_target(processor_features()))
 register_target(
     Target(
         name="arm-neon",
@@ -99,14 +104,33 @@ register_target(
 )
 
 
+register_target(
+    Target(
+        name="x86-avx512vnni",
+        description="x86-64 with AVX512-VNNI",
+        compilers=_X86,
+        kernels=(*AVX512VNNI_KERNELS, *KERNELS),
+        flags=("-O3", *(f"-m{feature}" for feature in AVX512VNNI)),
+        is_native=True,
+        alignment=64,
+        features=AVX512VNNI,
+    )
+)
+
+
 @dataclass(frozen=True)
 class Availability:
-    """What works here: ``compiler`` and ``runner`` are command lines, empty when missing; ``missing``: what to install."""
+    """What works here.
+
+    ``compiler`` and ``runner`` are command lines, empty when missing; ``missing``: what to install; ``lacking``:
+    features that a native target needs and this processor does not have.
+    """
 
     target: Target
     compiler: str
     runner: str
     missing: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
     @property
     def builds(self) -> bool:
@@ -116,7 +140,7 @@ class Availability:
     @property
     def runs(self) -> bool:
         """True when programs can be built and run."""
-        return self.builds and (self.target.is_native or bool(self.runner))
+        return self.builds and not self.lacking and (self.target.is_native or bool(self.runner))
 
 
 def describe() -> list[Availability]:
@@ -132,9 +156,13 @@ def availability(target: Target) -> Availability:
         missing.append(" or ".join(dict.fromkeys(c.install for c in target.compilers)))
     if target.runner and runner is None:
         missing.append(target.runner_install)
+    lacking = lacking_features(target.features) if target.is_native else ()
+    if lacking:
+        missing.append(f"run it on a processor with {', '.join(lacking)}")
     return Availability(
         target,
         " ".join(compiler.argv) if compiler else "",
         " ".join(target.runner) if runner else "",
         tuple(missing),
+        lacking,
     )

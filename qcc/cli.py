@@ -148,6 +148,8 @@ def _build_and_verify(
     report(f"building for {target.name}", 0, 0)
     if not found.builds:
         how = f"not built: no compiler for {target.name} here ({missing})"
+    elif found.lacking:
+        how = f"built, not run: this processor does not have {', '.join(found.lacking)}"
     elif not found.runs:
         how = f"built, not run: no emulator for {target.name} here ({missing})"
     else:

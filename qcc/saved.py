@@ -64,6 +64,7 @@ def open_saved(folder: Path) -> SavedLibrary:
 
 def require_runnable(found: Availability) -> None:
     """Raise QccError where programs of the target cannot be built and run here."""
+    run.require_instructions(found.target)
     if not found.runs:
         does = "run" if found.builds else "be built"
         raise QccError(

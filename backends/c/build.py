@@ -128,6 +128,11 @@ def run_program(
     return _run([*runner, str(program), *arguments], folder, seconds)
 
 
+def run_tool(command: Sequence[str], seconds: float = 10) -> str:
+    """Standard output of a tool of this system. Raises TargetError when it is missing or fails."""
+    return _run(command, seconds=seconds)
+
+
 def _compiler(target: Target) -> Compiler:
     compiler = find_compiler(target)
     if compiler is None:

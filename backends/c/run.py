@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from qcc.backends.c.build import build_program, build_shared, run_program
 from qcc.backends.c.emit import RUNTIME, find_record, render
 from qcc.backends.target import Target
+from qcc.backends.x86.features import require_features
 from qcc.ir.errors import TargetError, VerifyError
 from qcc.ir.types import DType
 
@@ -124,7 +125,11 @@ class Emulated(Compiled):
 
 
 def load(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
-    """Build the emitted ``folder`` for ``target`` and make it callable. Raises TargetError when that fails here."""
+    """Build the emitted ``folder`` for ``target`` and make it callable.
+
+    Raises TargetError when that fails here, or this processor lacks instructions of a native target.
+    """
+    require_instructions(target)
     meta = read_metadata(folder)
     build_folder = build_folder or folder / "build"
     if target.is_native:
@@ -134,6 +139,7 @@ def load(folder: Path, target: Target, build_folder: Path | None = None) -> Comp
 
 def load_traced(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
     """Like ``load``, but the results of all steps come back, by the names of the values, instead of the outputs."""
+    require_instructions(target)
     meta = read_metadata(folder)
     path = build_batch(folder, target, meta, build_folder or folder / "build" / "trace", trace=True)
     ports, end = [], 0
@@ -141,6 +147,12 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
         ports.append({"name": layer["name"], "offset": end, **layer["output"]})
         end += layer["output"]["bytes"]
     return Emulated(path, meta | {"outputs": ports, "output_bytes": end}, target)
+
+
+def require_instructions(target: Target) -> None:
+    """Raise TargetError where this processor cannot execute a native target's code, which would end the process."""
+    if target.is_native:
+        require_features(target.name, target.features)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

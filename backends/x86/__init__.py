@@ -5,4 +5,4 @@ from __future__ import annotations
 from qcc.backends.kernel import Kernel
 from qcc.backends.x86 import vnni
 
-AVX512VNNI: tuple[Kernel, ...] = vnni.KERNELS
+AVX512VNNI_KERNELS: tuple[Kernel, ...] = vnni.KERNELS

@@ -120,7 +120,15 @@ def lower_dense_vnni(step: Step) -> Call:
         "output_width": dense["rows"],
         "output_channels": outputs,
         **dict.fromkeys(
-            ("kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width"), 1
+            (
+                "kernel_height",
+                "kernel_width",
+                "stride_height",
+                "stride_width",
+                "dilation_height",
+                "dilation_width",
+            ),
+            1,
         ),
         "pad_top": 0,
         "pad_left": 0,

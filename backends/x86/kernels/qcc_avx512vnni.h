@@ -9,9 +9,22 @@
 #ifndef QCC_AVX512VNNI_H
 #define QCC_AVX512VNNI_H
 
-#include <immintrin.h>
+#if !defined(__AVX512VNNI__) || !defined(__AVX512BW__) || !defined(__AVX512VL__)
+#error "this library needs a processor with AVX512-VNNI: compile with -mavx512f -mavx512bw -mavx512vl -mavx512vnni"
+#endif
 
-#include "qcc_kernels.h"
+/* gcc 12, as C++, warns of what its own header leaves undefined on purpose (its bug 105593). */
+#if defined(__cplusplus) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#if defined(__cplusplus) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include "qcc_x86_kernels.h"
 
 #define QCC_INLINE static inline __attribute__((always_inline))
 #define QCC_UNROLL _Pragma("GCC unroll 64")

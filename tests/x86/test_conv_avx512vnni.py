@@ -1,0 +1,223 @@
+"""The AVX512-VNNI convolution: the bytes of the interpreter for any shape, memory clean, portable C."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qcc.backends.c.build import build_program, library_sources, run_program
+from qcc.backends.c.emit import emit
+from qcc.backends.c.run import load
+from qcc.backends.program import build_program as make_program
+from qcc.backends.target import Compiler, Target, find_target
+from qcc.driver import compile_graph
+from qcc.ir import interpreter
+from qcc.ir.fixedpoint import quantize
+
+pytestmark = pytest.mark.compiler
+
+CHANNELS = (*range(1, 11), 15, 16, 17, 63, 64, 65, 100, 130)
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def every_count(layer: Any) -> list[Any]:
+    """Every number of channels as inputs and as outputs, 1x1 and dense."""
+    found = []
+    for index, channels in enumerate(CHANNELS):
+        outputs = CHANNELS[(7 * index + 3) % len(CHANNELS)]  # 7 is prime to their number
+        found.append(layer(channels, outputs))
+        found.append(layer(channels, outputs, size=None, rows=index % 3 + 1))
+    return found
+
+
+def random_layers(layer: Any, rng: np.random.Generator, count: int) -> list[Any]:
+    """Convolutions and dense layers of all kinds."""
+    found = []
+    for _ in range(count):
+        side = int(rng.choice([1, 3, 3, 5]))
+        kernel = (side, side) if rng.random() < 0.8 else (side, int(rng.integers(1, 6)))
+        dilations = tuple(int(d) for d in rng.choice([1, 1, 2], 2))
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        low = int(rng.choice([-128, rng.integers(-128, 0)]))
+        found.append(
+            layer(
+                int(rng.choice(CHANNELS)),
+                int(rng.choice(CHANNELS)),
+                kernel,
+                size=None if rng.random() < 0.1 else tuple(r + int(rng.integers(0, 5)) for r in reach),
+                strides=tuple(int(s) for s in rng.integers(1, 3, 2)),
+                pads=tuple(int(p) for p in rng.integers(0, 3, 4)),
+                dilations=dilations,
+                residual=str(rng.choice(["", "", "add", "sub"])),
+                clamp=(low, int(rng.choice([127, rng.integers(low, 128)]))),
+                rows=int(rng.integers(1, 18)),
+            )
+        )
+    return found
+
+
+def command(compiler: str) -> tuple[str, ...]:
+    """``gcc`` or ``zig``; skips where it is missing."""
+    if compiler == "zig":
+        pytest.importorskip("ziglang", reason="the zig compiler is not installed")
+        return (sys.executable, "-m", "ziglang", "cc", "-fno-sanitize=undefined")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"compiler {compiler} is not installed")
+    return (compiler,)
+
+
+def sanitized(target: Target) -> Target:
+    """gcc with sanitizers, which end the program at the first error."""
+    flags = tuple(flag for flag in target.flags if flag != "-O3")
+    return replace(target, compilers=(Compiler(command("gcc"), ""),), flags=(*flags, *SANITIZE))
+
+
+def check(folder: Any, program: Any, samples: Any, target: Target, layers: list[Any]) -> None:
+    """All outputs equal, and all steps ran on the kernel under test unless the plan has no certificate."""
+    expected = interpreter.run(program.graph, samples)
+    got = load(folder, target).run(samples)
+    wrong = [layers[int(name[1:])] for name, y in expected.items() if not np.array_equal(got[name], y)]
+    assert wrong == []
+    spread = np.concatenate([y.reshape(-1) for y in expected.values()])
+    assert np.unique(spread).size > 200, "the test data must not saturate"
+    others = [op.refused for op in program.operations if "avx512vnni" not in op.kernel.symbol]
+    assert all("certified" in refusal.reason for refused in others for refusal in refused[:1])
+    assert len(others) <= len(layers) // 4
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_every_number_of_channels(
+    compiler: str,
+    net: Any,
+    layer: Any,
+    emitted: Callable[..., Any],
+    vnni: Target,
+    strict: Callable[..., Target],
+) -> None:
+    layers = every_count(layer)
+    graph = net(layers, 1)
+    folder, program = emitted(graph, vnni)
+    target = strict(replace(vnni, compilers=(Compiler(command(compiler), ""),)))
+    check(folder, program, graph.samples(5), target, layers)
+
+
+@pytest.mark.parametrize("seed", [11, 12, pytest.param(13, marks=pytest.mark.slow)])
+def test_random_layers(seed: int, net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target) -> None:
+    layers = random_layers(layer, np.random.default_rng(seed), 60)
+    graph = net(layers, seed)
+    folder, program = emitted(graph, vnni)
+    check(folder, program, graph.samples(5), vnni, layers)
+
+
+def test_host_equals_the_interpreter(net: Any, layer: Any, emitted: Callable[..., Any]) -> None:
+    """Whatever kernels this machine gets."""
+    layers = random_layers(layer, np.random.default_rng(5), 12)
+    graph = net(layers, 5)
+    samples = graph.samples(4)
+    folder, program = emitted(graph, find_target("host"))
+    got = load(folder, find_target("host")).run(samples)
+    for name, y in interpreter.run(program.graph, samples).items():
+        np.testing.assert_array_equal(got[name], y, err_msg=str(layers[int(name[1:])]))
+
+
+# ---------------------------------------------------------------- memory, languages
+def test_library_runs_clean_under_sanitizers(
+    net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target
+) -> None:
+    target = sanitized(vnni)
+    graph = net(random_layers(layer, np.random.default_rng(21), 40), 21)
+    folder, _ = emitted(graph, target, graph.samples(3))
+    program = build_program(folder, target, [folder / "test_main.c"])
+    assert run_program(program, target) == "layers: 3 of 3 test vectors passed\n"
+
+
+def test_reads_and_writes_end_with_the_tensors(
+    net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target, tmp_path: Path
+) -> None:
+    """One layer in each library, so that nothing but red zones lies behind its input and its output."""
+    target = sanitized(vnni)
+    kinds = [
+        layer(channels, outputs, kernel, pads=pads, size=size, strides=strides, residual=residual)
+        for channels, outputs in ((1, 1), (3, 17), (5, 66), (16, 33))
+        for kernel, pads, size, strides, residual in (
+            ((1, 1), (0, 0, 0, 0), (3, 5), (1, 1), "add"),
+            ((3, 3), (1, 1, 1, 1), (3, 4), (2, 2), ""),
+            ((1, 1), (0, 0, 0, 0), None, (1, 1), ""),
+        )
+    ]
+    everything = tmp_path / "everything"
+    everything.mkdir()
+    names = [f"net{index}" for index in range(len(kinds))]
+    for index, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        graph = net([kind], index, name)
+        folder, program = emitted(graph, target, graph.samples(3))
+        assert "avx512vnni" in program.operations[0].kernel.symbol
+        main = (
+            (folder / "test_main.c")
+            .read_text()
+            .replace("int main(", f"int check_{name}(void);\nint check_{name}(")
+        )
+        (folder / "test_main.c").rename(folder / f"{name}_main.c").write_text(main)
+        shutil.copytree(folder, everything, dirs_exist_ok=True)
+    declarations = "".join(f"int check_{name}(void);\n" for name in names)
+    calls = " + ".join(f"check_{name}()" for name in names)
+    main_file = everything / "test_main.c"
+    main_file.write_text(f"{declarations}int main(void) {{ return {calls}; }}\n")
+    text = run_program(build_program(everything, target, [main_file]), target)
+    assert text == "".join(f"{name}: 3 of 3 test vectors passed\n" for name in names)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_library_compiles_as_cpp(
+    compiler: str,
+    net: Any,
+    layer: Any,
+    emitted: Callable[..., Any],
+    vnni: Target,
+    strict: Callable[..., Target],
+) -> None:
+    """C++ objects that need no C++ library, so the C compiler links them."""
+    graph = net(random_layers(layer, np.random.default_rng(31), 12), 31)
+    folder, _ = emitted(graph, vnni, graph.samples(3))
+    sources = [*library_sources(folder), folder / "test_main.c"]
+    flags = ("-xc++", "-std=c++17", *strict(vnni).flags, "-O1", "-c")
+    compile_all = [*command(compiler), *flags, *map(str, sources)]
+    done = subprocess.run(compile_all, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    objects = sorted(folder.glob("*.o"))
+    program = folder / "test"
+    subprocess.run([*command(compiler), *map(str, objects), "-o", str(program)], check=True, timeout=300)
+    text = subprocess.run([str(program)], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert text == "layers: 3 of 3 test vectors passed\n"
+
+
+# ---------------------------------------------------------------- models
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("kws", "ic", "vww", "ad"),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("resnet20", "squeezenet", "mobilenetv2", "ultraface_rfb320")
+        ),
+    ],
+)
+def test_zoo_model_equals_the_interpreter(name: str, zoo: ModuleType, vnni: Target, tmp_path: Path) -> None:
+    entry = zoo.load(name)
+    graph = compile_graph(entry.model, calibration=entry.calib[:8]).graph
+    program = make_program(graph, vnni, name)
+    (x,) = program.graph.inputs
+    assert x.type.qparams is not None
+    samples = quantize(entry.x[:4], x.type.qparams)
+    expected = interpreter.run(program.graph, {x.name: samples})
+    got = load(emit(program, tmp_path / name), vnni).run({x.name: samples})
+    assert any("avx512vnni" in op.kernel.symbol for op in program.operations)
+    for output, y in expected.items():
+        np.testing.assert_array_equal(got[output], y)
