@@ -38,7 +38,7 @@ def accepts_conv2d(step: Step) -> str | None:
 
 
 def pack_weights(weights: NDArray[Any]) -> NDArray[np.int8]:
-    """s8[O, taps, C] to the order of the micro-kernel: [blocks][taps][C/4][vectors][16][4], zero-padded, flat."""
+    """s8[O, runs, run] to the order of the micro-kernel: [blocks][runs][run/4][vectors][16][4], zero-padded, flat."""
     outputs, taps, channels = weights.shape
     quads = -(-channels // 4)
     parts = []
@@ -57,10 +57,25 @@ def lower_conv2d_vnni(step: Step) -> Call:
     call = lower_conv2d(step)
     weights = call.constants["weights"]
     assert weights is not None
+    op = step.root.op
+    assert isinstance(op, Conv2d)
     outputs, kh, kw, channels = weights.shape
-    constants = vnni_constants(step, call, weights.reshape(outputs, kh * kw, channels))
-    constants["padding"] = np.full(channels, call.params["pad_value"], np.int8)
-    return Call(call.params, constants, inputs=call.inputs)
+    run = kw * channels if op.dilations[1] == 1 else channels
+    constants = vnni_constants(step, call, weights.reshape(outputs, -1, run))
+    return Call(call.params, constants, _workspace_bytes(step), inputs=call.inputs)
+
+
+def _workspace_bytes(step: Step) -> int:
+    """The padded image, where there is padding, and some bytes more: reads go in fours."""
+    op = step.root.op
+    assert isinstance(op, Conv2d)
+    _, height, width, _ = step.output.type.shape
+    channels, (kh, kw) = step.root.input(0).type.shape[3], step.root.input(1).type.shape[1:3]
+    reach = [
+        (size - 1) * stride + (k - 1) * dilation + 1
+        for size, stride, k, dilation in zip((height, width), op.strides, (kh, kw), op.dilations, strict=True)
+    ]
+    return 64 + (reach[0] * reach[1] * channels if any(op.pads) else 0)
 
 
 def vnni_constants(step: Step, call: Call, weights: NDArray[Any]) -> dict[str, NDArray[Any] | None]:
@@ -140,8 +155,7 @@ def lower_dense_vnni(step: Step) -> Call:
         "high": dense["high"],
     }
     constants = vnni_constants(step, call, weights.reshape(outputs, 1, inputs))
-    constants["padding"] = np.zeros(inputs, np.int8)
-    return Call(params, constants, inputs=call.inputs)
+    return Call(params, constants, 64, inputs=call.inputs)
 
 
 KERNELS: tuple[Kernel, ...] = (

@@ -13,7 +13,7 @@ extern "C" {
 void qcc_s8_conv2d_avx512vnni(const qcc_conv2d_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
                               const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                               const int32_t *QCC_RESTRICT skip_multiplier, const float *QCC_RESTRICT scale,
-                              const int8_t *QCC_RESTRICT padding, int8_t *output);
+                              int8_t *output, void *workspace);
 
 #ifdef __cplusplus
 }
