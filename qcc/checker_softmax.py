@@ -19,7 +19,7 @@ _SMALLEST, _LARGEST = (
 def check_wide_softmax(node: Node) -> None:
     """Multipliers must be scale * log2(e) * 2^16 of the accumulator; products of table entries must fit 32 bits.
 
-    The accumulator has 32 bits and the multiplier 31, so the 64-bit product cannot overflow; the result is saturated.
+    The accumulator has 32 bits and the multiplier 31, so the 64-bit product cannot overflow.
     Raises VerifyError naming the channel, or the table.
     """
     x, multiplier, shift, table = (node.input(i) for i in range(4))

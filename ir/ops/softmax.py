@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qcc.ir.lowering import Lowering
 
 LOG_BITS = 16  # a wide softmax works on x * log2(e) in steps of 2^-16
-LOGIT_LIMIT = 2**29  # ... saturated to this, so that differences fit 32 bits
+_EXPONENT_MAX = 31  # 2^23 halved as often is 0
 EXP_ONE = 2**23  # exp(0) in the table: 2^23 * 256 * 256 elements stay within 2^39
 
 
@@ -134,8 +134,8 @@ class Softmax(_OverAxis):
 class WideSoftmax(Op):
     """Softmax over the last axis of an s32 accumulator, which never passes through 8 bits. Integers only.
 
-    u = (x * multiplier + 2^(shift-1)) >> shift, saturated to +-2^29, is x * log2(e) in steps of 2^-16, for scales per
-    tensor or per channel (s32[1] or s32[C]). With d = max(u) - u, f = d mod 2^16 and ``power_table()``:
+    u = (x * multiplier + 2^(shift-1)) >> shift, in 64 bits, is x * log2(e) in steps of 2^-16, for scales per tensor or
+    per channel (s32[1] or s32[C]). With d = max(u) - u, f = d mod 2^16 and ``power_table()``:
 
         e = (table[f / 256] * table[256 + f mod 256] / 2^8) / 2^(d / 2^16),   rounded down at each division
         y = min((256 e + sum(e) // 2) // sum(e), 255) - 128
@@ -164,10 +164,10 @@ class WideSoftmax(Op):
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
         """The class docstring in numpy."""
         x, multiplier, shift, table = (np.asarray(o, np.int64) for o in operands if o is not None)
-        u = fixedpoint.requantize(x, multiplier, shift, 0, -LOGIT_LIMIT, LOGIT_LIMIT)
+        u = (x * multiplier + (np.int64(1) << (shift - 1))) >> shift
         d = u.max(axis=-1, keepdims=True) - u
         f = d & (2**LOG_BITS - 1)
-        e = ((table[f >> 8] * table[256 + (f & 255)]) >> 8) >> np.minimum(d >> LOG_BITS, 31)
+        e = ((table[f >> 8] * table[256 + (f & 255)]) >> 8) >> np.minimum(d >> LOG_BITS, _EXPONENT_MAX)
         total = e.sum(axis=-1, keepdims=True)
         return np.asarray(np.minimum((256 * e + total // 2) // total, 255) - 128)
 
