@@ -26,23 +26,25 @@ class Lowering:
 
     # ------------------------------------------------------------------ driving (used by the pass)
     def define(self, source: Value, lowered: Value) -> None:
-        """Record the form, integer or float, that ``source`` has in the new graph."""
+        """Record the form, integer or float, that ``source`` has in the new graph.
+
+        A float with qparams is quantized at once: all its readers see 8 bits, as the fake-quant meaning says.
+        """
+        qparams = source.type.qparams
+        if qparams is not None and not lowered.type.dtype.is_integer:
+            lowered = self.emit(Quantize(), lowered, name=f"{source.name}_q", qparams=qparams)
         (self._integer if lowered.type.dtype.is_integer else self._float)[id(source)] = lowered
 
     # ------------------------------------------------------------------ operands
     def integer(self, value: Value) -> Value:
         """The integer form of a materialized value or of a constant with qparams."""
         if id(value) not in self._integer:
-            self._integer[id(value)] = self._make_integer(value)
+            qparams = value.type.qparams
+            if qparams is None or value.data is None:
+                raise PassError(f"value %{value.name} has no qparams: it cannot be read as an integer")
+            made = self.builder.constant(quantize_exactly(value.data, qparams), value.name, qparams)
+            self._integer[id(value)] = made
         return self._integer[id(value)]
-
-    def _make_integer(self, value: Value) -> Value:
-        qparams = value.type.qparams
-        if qparams is None:
-            raise PassError(f"value %{value.name} has no qparams: it cannot be read as an integer")
-        if value.data is not None:
-            return self.builder.constant(quantize_exactly(value.data, qparams), value.name, qparams)
-        return self.emit(Quantize(), self._float[id(value)], name=f"{value.name}_q", qparams=qparams)
 
     def real(self, value: Value) -> Value:
         """The float form of a value: itself, or the dequantized integer."""

@@ -76,7 +76,8 @@ class Op:
     permutations and may join a table); ``accumulates`` for ops whose integer form leaves an s32 accumulator;
     ``chooses_qparams`` for integer ops whose result qparams are a free choice and not inferred;
     ``accepts_accumulator`` for ops that can take the s32 accumulator of a fused operand; ``folds_zero_point`` for
-    ops with an attribute ``x_zero_point`` whose contribution to the accumulator is the same everywhere.
+    ops with an attribute ``x_zero_point`` whose contribution to the accumulator is the same everywhere;
+    ``wide_result`` for ops whose s32 accumulator may also be written to memory as it is.
     """
 
     name: ClassVar[str]
@@ -86,6 +87,7 @@ class Op:
     chooses_qparams: ClassVar[bool] = False
     accepts_accumulator: ClassVar[bool] = False
     folds_zero_point: ClassVar[bool] = False
+    wide_result: ClassVar[bool] = False
 
     # ------------------------------------------------------------ every op
     def infer(self, *operands: TensorType | None) -> TensorType:
@@ -118,6 +120,10 @@ class Op:
         """Emit the whole integer form of ``node``; None when there is none, and the op runs in float."""
         acc = self.accumulate(q, node)
         return None if acc is None else q.requantize(acc, node.output)
+
+    def accumulator_problem(self, sig: Signature, producer: Op) -> str:
+        """Why an op that accepts accumulators cannot take the one of ``producer``; "" when it can."""
+        return ""
 
     # ------------------------------------------------------------ analysis
     def interval(self, sig: Signature, *operands: Interval | Array | None) -> Interval:

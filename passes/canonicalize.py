@@ -16,6 +16,7 @@ from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.elementwise import Add, Div, Mul, Sub
 from qcc.ir.ops.rearrange import Concat, Slice
 from qcc.ir.ops.shape import Movement, Reshape, Transpose
+from qcc.ir.ops.softmax import Softmax
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.rewrite import (
     Match,
@@ -89,6 +90,31 @@ class MergeReshapes(Rule):
     def rewrite(self, match: Match, builder: Builder) -> Value:
         """The outer shape."""
         return builder.emit(match.node.op, match.found[0], name=match.node.name)
+
+
+class SinkReshape(Rule):
+    """softmax(reshape(x)) over a last axis that the reshape keeps, as reshape(softmax(x)).
+
+    It brings the softmax to the op that computes x, whose accumulator it may then read.
+    """
+
+    name = "sink-reshape"
+
+    def match(self, node: Node, graph: Graph) -> Match | None:
+        """A softmax over the last axis of a reshape."""
+        if not isinstance(node.op, Softmax) or node.op.axis != node.output.type.rank - 1:
+            return None
+        inner = node.input(0).producer
+        if inner is None or not isinstance(inner.op, Reshape):
+            return None
+        x = inner.input(0)
+        return Match(node, graph, (x,)) if x.type.shape[-1:] == node.output.type.shape[-1:] else None
+
+    def rewrite(self, match: Match, builder: Builder) -> Value:
+        """The same softmax on the reshape's operand."""
+        (x,) = match.found
+        y = builder.emit(Softmax(x.type.rank - 1), x, name=match.node.name)
+        return builder.emit(Reshape(match.node.output.type.shape), y, name=match.node.name)
 
 
 class MergeTransposes(Rule):
@@ -290,6 +316,7 @@ RULES: tuple[Rule, ...] = (
     RemoveIdentity(),
     MergeClamps(),
     MergeReshapes(),
+    SinkReshape(),
     MergeTransposes(),
     SliceOfConcat(),
     SubtractConstant(),

@@ -57,7 +57,9 @@ def activation_qparams(low: float, high: float) -> QParams:
     low, high = min(low, 0.0), max(high, 0.0)
     if not np.isfinite(low) or not np.isfinite(high):
         raise PassError(f"range [{low}, {high}] is not finite")
-    if high == low:  # nothing but zeros was seen: any scale serves, and a fine one keeps the next bias accurate
+    if (
+        high == low
+    ):  # nothing but zeros was seen: any scale serves, and a fine one keeps the next bias accurate
         high = 1.0
     scale = float(np.float32(max((high - low) / 255.0, SMALLEST_SCALE)))
     zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))

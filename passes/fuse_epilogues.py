@@ -13,7 +13,7 @@ class FuseEpilogues(Pass):
 
     1. fuse-residual: op with constant weights per channel -> add of the same shape, the add being its only user; of
        two candidates the later one, whose accumulator need not wait. The add itself may then be fused by rule 2.
-    2. fuse-activation: accumulating op -> clamp, the clamp being its only user.
+    2. fuse-activation: accumulating op -> clamp or softmax, this being its only user.
     3. fuse-table: elementwise nodes that together are a function of one materialized value.
     Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
     """
@@ -81,7 +81,9 @@ def _fuse_activations(graph: Graph) -> list[Note]:
         for user in dict.fromkeys(node.output.users):
             if not user.op.accepts_accumulator or user.op.accumulates:
                 continue
-            reason = _sole_user_problem(graph, node.output)
+            reason = user.op.accumulator_problem(user.signature, node.op) or _sole_user_problem(
+                graph, node.output
+            )
             if not reason and _is_table(graph, node, position):
                 reason = "the operand is itself a function of one value: a table computes both"
             node.output.fused = not reason
@@ -119,7 +121,8 @@ def _may_join_table(node: Node) -> bool:
 
 def _largest_single_source(graph: Graph, root: Node, position: dict[int, int]) -> list[Node]:
     """The nodes behind ``root`` that can join its table: the largest set that leaves a single source."""
-    members, best = [root], []
+    members: list[Node] = [root]
+    best: list[Node] = []
     inside, sources = {id(root)}, _computed_operands(root)
     while True:
         ready = [

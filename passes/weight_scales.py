@@ -12,6 +12,7 @@ SMALLEST_SCALE = 2.0**-126  # below the normal float32 numbers it would flush to
 # A channel of tiny weights would let the skip's term pass 32 bits. Here it stays under 2^24, and what the coarser weights
 # cost is about a hundredth of a step of the skip for a sum of 1000 products.
 LARGEST_SKIP_MULTIPLIER = 2**16
+_CONSTANT_SKIP = 2.0**29  # of the 32 bits, a quarter for a constant that is added to the accumulator
 _SUM_LIMIT = 2.0**31 * (1 - 2.0**-20)  # the margin covers what rounding a scale to float32 may add
 
 Scales = NDArray[np.float64]
@@ -61,25 +62,38 @@ def _scales_for_sums(node: Node, w: Scales) -> Scales:
 
     With q = w / scale rounded, |x| <= 128 and the input's zero_point folded into the bias, it is at most
 
-        (128 + |zero_point|) * (sum |w| / scale + K / 2) + (|bias| + |constant skip|) / (s_x * scale) + skip's term.
+        (128 + |zero_point|) * (sum |w| / scale + K / 2) + |bias| / (s_x * scale) + the term of the skip.
 
     Where K alone is too large nothing helps: plan-accumulators refuses such a sum.
     """
     qparams = node.input(0).type.qparams
     assert qparams is not None
-    products = 128.0 + abs(qparams.zero_point)
-    skip = _skip(node)
-    reserved = 0.0 if skip is None or skip.is_constant else 255.0 * LARGEST_SKIP_MULTIPLIER
-    room = _SUM_LIMIT - products * w.shape[1] / 2 - reserved
+    s_x, products = qparams.scale[0], 128.0 + abs(qparams.zero_point)
+    bias, skip = _bias(node), _skip(node)
+    scale, room = np.zeros(len(w)), _SUM_LIMIT - products * w.shape[1] / 2
+    if skip is not None and skip.data is not None:
+        # of its own, as the planner adds the largest skip of any channel to the largest sum of any channel
+        room -= _CONSTANT_SKIP
+        scale = _largest(skip.data, len(w)) / (s_x * _CONSTANT_SKIP)
+    elif skip is not None:
+        room -= 255.0 * LARGEST_SKIP_MULTIPLIER
     if room <= 0:
-        return np.zeros(len(w))
+        return scale
+    terms = products * w.sum(axis=1)
+    if bias is not None:
+        terms += _largest(bias, len(w)) / s_x
+    return np.asarray(np.maximum(scale, terms / room))
+
+
+def _largest(data: NDArray[np.generic], channels: int) -> Scales:
+    """float64[C]: the largest magnitude in each channel of the last axis."""
+    return np.asarray(np.abs(data.astype(np.float64)).reshape(-1, channels).max(axis=0))
+
+
+def _bias(node: Node) -> NDArray[np.generic] | None:
     index = node.op.quant_rule().bias
     bias = node.inputs[index] if index is not None and index < len(node.inputs) else None
-    terms = np.zeros(len(w))
-    for added in (bias, skip):
-        if added is not None and added.data is not None:
-            terms += np.abs(added.data.astype(np.float64)).reshape(-1, len(w)).max(axis=0)
-    return np.asarray((products * w.sum(axis=1) + terms / qparams.scale[0]) / room)
+    return None if bias is None else bias.data
 
 
 def _skip(node: Node) -> Value | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.checker_rules import MOVEMENT, RULES, Bounds, average_divisor, channels_of, zero_point
+from qcc.checker_softmax import check_wide_softmax
 from qcc.ir.errors import VerifyError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.types import DType
@@ -132,6 +133,9 @@ class Walk:
         elif integer and name in RULES:
             _check_scales(node)
             self._compute(node)
+        elif name == "wide_softmax":
+            check_wide_softmax(node)
+            self._learn(node.output, _whole_type(node.output))
         elif dtype is DType.S32:
             _fail(node, None, f"{name} leaves an accumulator", "a rule that bounds it", "none")
         else:

@@ -78,7 +78,7 @@ def main() -> None:
 @click.option(
     "--observer",
     metavar="NAME",
-    default="percentile",
+    default="min-max",
     show_default=True,
     help="How ranges are chosen: min-max, percentile, or one of a plugin.",
 )
@@ -86,7 +86,7 @@ def main() -> None:
     "--percentile",
     type=click.FloatRange(50, 100),
     metavar="P",
-    help="Share of elements that percentile keeps (default: 99.999).",
+    help="Share of elements that percentile keeps (with --observer percentile; default: 99.99).",
 )
 @click.option(
     "--float-pipeline",
@@ -133,11 +133,11 @@ def _observer(name: str, percentile: float | None) -> str:
         raise click.BadParameter(
             f"{name!r} is not one of {', '.join(CALIBRATORS)}", param_hint="'--observer'"
         )
-    if name != "percentile":
-        if percentile is not None:
-            raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
+    if percentile is None:
         return f"observer={name}"
-    return f"observer={name} p={percentile}" if percentile is not None else CompileOptions.observer
+    if name != "percentile":
+        raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
+    return f"observer={name} p={percentile}"
 
 
 def _build_and_verify(

@@ -28,7 +28,7 @@ class CompileOptions:
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
     float_pipeline: str = "float"
-    observer: str = "observer=percentile p=99.999"
+    observer: str = "observer=min-max"
     strict: bool = False
     vectors: int = 2
     seed: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import (
+    accumulators,
     conversion,
     convolution,
     elementwise,
@@ -20,6 +21,7 @@ KERNELS: tuple[Kernel, ...] = (
     *products.KERNELS,
     *window.KERNELS,
     *reduction.KERNELS,
+    *accumulators.KERNELS,
     *conversion.KERNELS,
     *movement.KERNELS,
     *float_elementwise.KERNELS,

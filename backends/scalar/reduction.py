@@ -54,16 +54,18 @@ def accepts_reduce(step: Step) -> str | None:
 
 def accepts_s8_sum(step: Step) -> str | None:
     """As accepts_reduce, and sums that fit 32 bits."""
-    if _count(step) >= _COUNT_MAX:
-        return f"{_count(step)} elements are added, the kernel's limit is {_COUNT_MAX}"
+    if reduced_count(step) >= _COUNT_MAX:
+        return f"{reduced_count(step)} elements are added, the kernel's limit is {_COUNT_MAX}"
     return accepts_reduce(step)
 
 
-def _count(step: Step) -> int:
+def reduced_count(step: Step) -> int:
+    """Elements added or compared for each result."""
     return step.root.input(0).type.elements // step.output.type.elements
 
 
-def _axes(step: Step) -> dict[str, Sequence[int]]:
+def reduced_axes(step: Step) -> dict[str, Sequence[int]]:
+    """kept, kept_strides, reduced, reduced_strides: fields of the params structs of reductions."""
     fields: dict[str, Sequence[int]] = {}
     for name, axes in zip(("kept", "reduced"), _split(step), strict=True):
         padded = [(1, 0)] * (_AXES - len(axes)) + axes
@@ -76,16 +78,16 @@ def lower_reduce(step: Step) -> Call:
     """f32_reduce_scalar."""
     op = step.root.op
     kind = "max" if isinstance(op, ReduceMax) else "min" if isinstance(op, ReduceMin) else "sum"
-    factor = float(np.float32(1 / _count(step))) if isinstance(op, ReduceMean) else 1.0
-    return Call({"reduction": REDUCTIONS.index(kind), **_axes(step), "factor": factor})
+    factor = float(np.float32(1 / reduced_count(step))) if isinstance(op, ReduceMean) else 1.0
+    return Call({"reduction": REDUCTIONS.index(kind), **reduced_axes(step), "factor": factor})
 
 
 def lower_s8_sum(step: Step) -> Call:
     """s8_reduce_sum_scalar: the scale of a mean is in the requantization."""
     requantize = requantize_constants(step)
     params: Params = {
-        **_axes(step),
-        "bias": -_count(step) * zero_point(step.root.input(0)),
+        **reduced_axes(step),
+        "bias": -reduced_count(step) * zero_point(step.root.input(0)),
         "requantize_channels": requantize["multiplier"].size,
         **requantize_params(step),
     }
@@ -94,7 +96,7 @@ def lower_s8_sum(step: Step) -> Call:
 
 def lower_s8_extreme(step: Step) -> Call:
     """s8_reduce_extreme_scalar."""
-    return Call({"minimum": int(isinstance(step.root.op, ReduceMin)), **_axes(step)})
+    return Call({"minimum": int(isinstance(step.root.op, ReduceMin)), **reduced_axes(step)})
 
 
 def lower_softmax(step: Step) -> Call:

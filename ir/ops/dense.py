@@ -34,6 +34,7 @@ class Dense(Op):
     name = "dense"
     operands = ("x", "w", "bias?")
     accumulates = True
+    wide_result = True
     folds_zero_point = True
     x_zero_point: int = 0
 

@@ -63,6 +63,7 @@ class _Total(_Reduce):
     """Base of sum and mean. Integer form: acc = sum (x - zp), s32 at scale s_x (sum) or s_x / count (mean)."""
 
     accumulates = True
+    wide_result = True
 
     def _count(self, x: TensorType) -> int:
         return prod(x.shape[a] for a in self.axes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from qcc.ir import fixedpoint
 from qcc.ir.errors import VerifyError
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
 from qcc.ir.ops.quant import softmax_qparams
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from qcc.ir.importing import OnnxNode
     from qcc.ir.lowering import Lowering
 
+LOG_BITS = 16  # a wide softmax works on x * log2(e) in steps of 2^-16
+_EXPONENT_MAX = 31  # 2^23 halved as often is 0
 EXP_ONE = 2**23  # exp(0) in the table: 2^23 * 256 * 256 elements stay within 2^39
 
 
@@ -67,7 +70,14 @@ class Softmax(_OverAxis):
 
     name = "softmax"
     operands = ("x", "table?")
+    accepts_accumulator = True
     axis: int = 1
+
+    def accumulator_problem(self, sig: Signature, producer: Op) -> str:
+        """Needs the accumulator in memory, and the last axis."""
+        if self.axis != sig.result.rank - 1:
+            return f"the softmax is over axis {self.axis}, not the last"
+        return "" if producer.wide_result else f"the accumulator of {producer.name} is never in memory"
 
     def infer(self, *operands: TensorType | None) -> TensorType:
         """The same shape; f32, or s8 with ``softmax_qparams()``."""
@@ -104,6 +114,8 @@ class Softmax(_OverAxis):
 
     def quantize(self, q: Lowering, node: Node) -> Value | None:
         """Softmax of the last axis, between transposes when ``axis`` is another."""
+        if node.input(0).fused:
+            return _wide(q, node)
         x = q.integer(node.input(0))
         assert x.type.qparams is not None
         steps = np.arange(256) * x.type.qparams.scale[0]
@@ -116,6 +128,76 @@ class Softmax(_OverAxis):
         if self.axis != last:
             y = q.emit(Transpose(tuple(int(i) for i in np.argsort(perm))), y, name=node.name)
         return y if node.output.type.qparams == softmax_qparams() else q.requantize(y, node.output)
+
+
+@register_op
+class WideSoftmax(Op):
+    """Softmax over the last axis of an s32 accumulator, which never passes through 8 bits. Integers only.
+
+    u = (x * multiplier + 2^(shift-1)) >> shift, in 64 bits, is x * log2(e) in steps of 2^-16, for scales per tensor or
+    per channel (s32[1] or s32[C]). With d = max(u) - u, f = d mod 2^16 and ``power_table()``:
+
+        e = (table[f / 256] * table[256 + f mod 256] / 2^8) / 2^(d / 2^16),   rounded down at each division
+        y = min((256 e + sum(e) // 2) // sum(e), 255) - 128
+
+    y has scale 1/256 and zero_point -128. Each e is within 2^-14 of its value and one unit of 2^-23, so over n elements
+    y is within 1/2 + 1/16 + n / 2^14 LSB of the real softmax.
+    """
+
+    name = "wide_softmax"
+    operands = ("x", "multiplier", "shift", "table")
+
+    def infer(self, *operands: TensorType | None) -> TensorType:
+        """s8 with ``softmax_qparams()``."""
+        x, multiplier, shift, table = operands
+        assert x is not None
+        constants = [t for t in (x, multiplier, shift, table) if t is not None]
+        if len(constants) != 4 or any(t.dtype is not DType.S32 for t in constants) or x.rank == 0:
+            raise VerifyError(f"wide_softmax needs four s32 operands, got {operands}")
+        if constants[3].shape != (512,):
+            raise VerifyError(f"wide_softmax: table must have shape (512,), got {constants[3].shape}")
+        for given in constants[1:3]:
+            if given.shape not in ((1,), x.shape[-1:]):
+                raise VerifyError(f"wide_softmax: {given} must have one element, or one per channel of {x}")
+        return TensorType(DType.S8, x.shape, softmax_qparams())
+
+    def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
+        """The class docstring in numpy."""
+        x, multiplier, shift, table = (np.asarray(o, np.int64) for o in operands if o is not None)
+        u = (x * multiplier + (np.int64(1) << (shift - 1))) >> shift
+        d = u.max(axis=-1, keepdims=True) - u
+        f = d & (2**LOG_BITS - 1)
+        e = ((table[f >> 8] * table[256 + (f & 255)]) >> 8) >> np.minimum(d >> LOG_BITS, _EXPONENT_MAX)
+        total = e.sum(axis=-1, keepdims=True)
+        return np.asarray(np.minimum((256 * e + total // 2) // total, 255) - 128)
+
+    @classmethod
+    def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
+        """It has no float form: its tests are those of softmax behind an accumulator."""
+        return ()
+
+
+def power_table() -> Array:
+    """s32[512]: 2^16 * 2^(-i / 2^8), then 2^15 * 2^(-i / 2^16); their products fit 32 bits without sign."""
+    i = np.arange(256)
+    return np.concatenate([np.rint(2.0 ** (16 - i / 2**8)), np.rint(2.0 ** (15 - i / 2**16))]).astype(
+        np.int32
+    )
+
+
+def _wide(q: Lowering, node: Node) -> Value | None:
+    """Softmax of the fused operand's accumulator."""
+    acc = q.accumulator(node.input(0))
+    if acc is None:
+        return None
+    assert acc.type.qparams is not None
+    real = np.asarray(acc.type.qparams.scale) * np.log2(np.e) * 2**LOG_BITS
+    # outside these bounds the result is one-hot, or uniform, whatever the multiplier
+    pairs = [fixedpoint.quantize_multiplier(float(r)) for r in np.clip(real, 2.0**-30, 2.0**29)]
+    multiplier, shift = (np.array(column, np.int32) for column in zip(*pairs, strict=True))
+    constants = (("multiplier", multiplier), ("shift", shift), ("table", power_table()))
+    y = q.emit(WideSoftmax(), acc, *(q.constant(a, f"{node.name}.{n}") for n, a in constants), name=node.name)
+    return y if node.output.type.qparams == softmax_qparams() else q.requantize(y, node.output)
 
 
 @register_op

@@ -102,17 +102,17 @@ def test_float32_library_equals_onnxruntime(
         np.testing.assert_allclose(array, wanted, rtol=0, atol=1e-4 * float(np.abs(wanted).max()))
 
 
-MEASURED_SQNR_DB = {  # of each output against float32, on all test samples, by benchmarks/accuracy.py
-    "kws": [28.9],
-    "ic": [25.9],
-    "vww": [30.9],
+MEASURED_SQNR_DB = {  # of each output against float32, on the first 100 test samples
+    "kws": [27.0],
+    "ic": [27.4],
+    "vww": [29.9],
     "ad": [42.0],
-    "resnet20": [28.2],
-    "squeezenet": [20.4],
-    "mobilenetv2": [17.2],
+    "resnet20": [27.3],
+    "squeezenet": [17.7],
+    "mobilenetv2": [17.0],
     "ultraface_rfb320": [43.5, 45.5],
 }
-ALLOWED_LOSS_DB = 2.0  # fewer samples, and other versions of the float runtime
+ALLOWED_LOSS_DB = 2.0  # to another version of the float runtime, or another observer
 
 
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])

@@ -19,11 +19,15 @@ from qcc.ir.builder import Builder
 from qcc.ir.graph import Graph
 from qcc.ir.interpreter import run
 from qcc.ir.op import Case
+from qcc.ir.ops.dense import Dense
+from qcc.ir.ops.reduce import ReduceMean, ReduceSum
+from qcc.ir.ops.softmax import Softmax
 from qcc.ir.types import f32
 from qcc.passes.base import PassContext
 from qcc.passes.calibrate import Calibrate
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.fuse_epilogues import FuseEpilogues
+from qcc.passes.manager import run_pipeline
 from qcc.passes.plan_accumulators import PlanAccumulators
 from qcc.passes.quantize_ops import QuantizeOps
 
@@ -163,3 +167,19 @@ def aligned(count: int, alignment: int) -> NDArray[np.uint8]:
     space = np.zeros(count + alignment, np.uint8)
     start = -space.ctypes.data % alignment
     return space[start : start + count]
+
+
+def wide_softmax() -> Graph:
+    """A planned graph of three softmax ops that read accumulators: of a dense layer, of a mean, of a sum."""
+    graph = Graph("wide")
+    rng = np.random.default_rng(0)
+    builder = Builder(graph)
+    x, y, z = (
+        graph.add_input(n, f32(*shape)) for n, shape in (("x", (1, 9)), ("y", (1, 3, 4, 5)), ("z", (1, 6, 4)))
+    )
+    w = builder.constant(rng.normal(size=(7, 9)).astype(np.float32), "w")
+    graph.add_output(builder.emit(Softmax(1), builder.emit(Dense(), x, w, name="a"), name="p"), "p")
+    graph.add_output(builder.emit(Softmax(3), builder.emit(ReduceMean((1, 2)), y, name="b"), name="q"), "q")
+    graph.add_output(builder.emit(Softmax(2), builder.emit(ReduceSum((1,)), z, name="c"), name="r"), "r")
+    samples = {v.name: rng.normal(size=(20, *v.type.shape[1:])).astype(np.float32) for v in graph.inputs}
+    return run_pipeline(graph, "quantize", PassContext({"calibration": [samples]}))

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_cases import odd_cases, registry_cases
-from kernel_harness import KERNEL_FILES, SCALAR, Compiler, Library, case_inputs, float_graph, integer_graph
+from kernel_harness import (
+    KERNEL_FILES,
+    SCALAR,
+    Compiler,
+    Library,
+    case_inputs,
+    float_graph,
+    integer_graph,
+    wide_softmax,
+)
 from numpy.typing import NDArray
 
 from qcc.backends.program import Program, build_program
@@ -180,7 +189,7 @@ def test_every_op_has_a_float_and_an_integer_kernel_or_a_reason() -> None:
 
 def test_every_kernel_file_is_run_by_these_tests() -> None:
     found = [p for cases in (list(registry_cases()), odd_cases(1), odd_cases(2)) for p in programs(cases)]
-    found.append(build_program(rescaled_softmax(), SCALAR, "rescaled"))
+    found += [build_program(g, SCALAR, g.name) for g in (rescaled_softmax(), wide_softmax())]
     used = {operation.kernel.source for program in found for operation in program.operations}
     assert sorted(set(KERNEL_FILES) - used) == []
 

@@ -15,7 +15,7 @@ from qcc.backends.scalar.float_elementwise import FUNCTIONS, OPERATIONS
 from qcc.backends.scalar.products import F32_BLOCK
 from qcc.backends.scalar.reduction import REDUCTIONS
 
-ALLOWED_CALLS = {"memcpy", "memset", "memmove"}  # what compilers make of loops
+ALLOWED_CALLS = {"memcpy", "memset"}  # what compilers make of loops
 GCC = ("gcc",)
 ZIG = (sys.executable, "-m", "ziglang", "cc")
 

@@ -20,6 +20,7 @@ from qcc.ir.ops.rearrange import Concat, Slice
 from qcc.ir.ops.reduce import ReduceMean
 from qcc.ir.ops.shape import Pad, Reshape
 from qcc.ir.ops.softmax import Softmax
+from qcc.ir.qparams import QParams
 from qcc.ir.types import f32
 from qcc.ir.verifier import verify
 from qcc.passes.base import Note, PassContext, PassResult
@@ -152,6 +153,20 @@ def node_of(graph: Graph, name: str) -> Node:
 
 def value_of(graph: Graph, name: str) -> Value:
     return next(v for v in graph.values() if v.name == name)
+
+
+def qparams(graph: Graph, value: Value | str) -> QParams:
+    found = value_of(graph, value if isinstance(value, str) else value.name).type.qparams
+    assert found is not None
+    return found
+
+
+def annotated(graph: Graph, samples: Samples) -> Graph:
+    return quantize(graph, samples, "choose-qparams")["choose-qparams"]
+
+
+def is_float32(numbers: tuple[float, ...]) -> bool:
+    return all(float(np.float32(n)) == n for n in numbers)
 
 
 def ops(graph: Graph) -> list[str]:

@@ -123,6 +123,35 @@ typedef struct {
 void qcc_s8_softmax_scalar(const qcc_softmax_params *params, const int8_t *input,
                            const int32_t *QCC_RESTRICT table, int8_t *output);
 
+/* ---------------------------------------------------------------- accumulators in memory, and their softmax */
+
+typedef struct {
+  int32_t rows;
+  int32_t input_channels, output_channels;
+} qcc_dense_accumulator_params;
+
+void qcc_s8_dense_accumulator_scalar(const qcc_dense_accumulator_params *params, const int8_t *QCC_RESTRICT input,
+                                     const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
+                                     int32_t *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t kept[3], kept_strides[3];
+  int32_t reduced[3], reduced_strides[3];
+  int32_t bias; /* minus the number of reduced elements times the input's zero_point */
+} qcc_reduce_sum_accumulator_params;
+
+void qcc_s8_reduce_sum_accumulator_scalar(const qcc_reduce_sum_accumulator_params *params,
+                                          const int8_t *QCC_RESTRICT input, int32_t *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t rows, count;
+  int32_t channels; /* entries of multiplier and shift: 1 or count */
+} qcc_wide_softmax_params;
+
+void qcc_s32_softmax_scalar(const qcc_wide_softmax_params *params, const int32_t *QCC_RESTRICT input,
+                            const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
+                            const int32_t *QCC_RESTRICT table, int8_t *QCC_RESTRICT output);
+
 /* ---------------------------------------------------------------- transposed convolution */
 
 typedef struct {

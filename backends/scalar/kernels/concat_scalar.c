@@ -8,6 +8,16 @@
  */
 #include "qcc_movement.h"
 
+/* gcc makes memmove of a plain loop, which a bare-metal program need not have; memcpy it may call in any case. */
+#if defined(__GNUC__)
+#define COPY_BYTES(to, from, bytes) __builtin_memcpy(to, from, (size_t)(bytes))
+#else
+#define COPY_BYTES(to, from, bytes)       \
+  for (int32_t i = 0; i < (bytes); ++i) { \
+    (to)[i] = (from)[i];                  \
+  }
+#endif
+
 void qcc_concat_scalar(const qcc_concat_params *params, const void *const *inputs,
                        const int32_t *QCC_RESTRICT block_bytes, const void *QCC_RESTRICT constant,
                        void *QCC_RESTRICT output) {
@@ -26,9 +36,7 @@ void qcc_concat_scalar(const qcc_concat_params *params, const void *const *input
       constants += (ptrdiff_t)bytes * params->blocks;
     }
     for (int32_t block = 0; block < params->blocks; ++block) {
-      for (int32_t i = 0; i < bytes; ++i) {
-        to[i] = from[i];
-      }
+      COPY_BYTES(to, from, bytes);
       from += bytes;
       to += total;
     }

@@ -7,22 +7,7 @@
  * Reference: Softmax.int_ref in qcc/ir/ops/softmax.py, which states the error.
  */
 #include "qcc_integer.h"
-
-/* min(dividend / divisor, 255), bit by bit: 32-bit processors have no 64-bit division and would call a library. */
-static int32_t divide_to_255(int64_t dividend, int64_t divisor) {
-  int32_t quotient = 0;
-  if (dividend >= divisor * 256) {
-    return 255;
-  }
-  for (int32_t bit = 7; bit >= 0; --bit) {
-    const int64_t part = divisor * ((int64_t)1 << bit);
-    if (dividend >= part) {
-      dividend -= part;
-      quotient += 1 << bit;
-    }
-  }
-  return quotient;
-}
+#include "qcc_softmax.h"
 
 void qcc_s8_softmax_scalar(const qcc_softmax_params *params, const int8_t *input,
                            const int32_t *QCC_RESTRICT table, int8_t *output) {
@@ -38,7 +23,7 @@ void qcc_s8_softmax_scalar(const qcc_softmax_params *params, const int8_t *input
     }
     for (int32_t c = 0; c < count; ++c) {
       const int64_t part = (int64_t)table[largest - input[c]];
-      output[c] = (int8_t)(divide_to_255(part * 256 + total / 2, total) - 128);
+      output[c] = (int8_t)(qcc_divide_to_255(part * 256 + total / 2, total) - 128);
     }
   }
 }

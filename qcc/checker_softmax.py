@@ -1,0 +1,50 @@
+"""The checker's part for softmax over accumulators: the one op besides sums and requantize that may read them."""
+
+from __future__ import annotations
+
+from math import log2
+
+import numpy as np
+
+from qcc.ir.errors import VerifyError
+from qcc.ir.graph import Node
+
+_TOLERANCE = 2.0**-29  # of a multiplier of 31 bits
+_SMALLEST, _LARGEST = (
+    2.0**-30,
+    2.0**29,
+)  # beyond these the result is uniform, or one-hot, whatever the multiplier
+
+
+def check_wide_softmax(node: Node) -> None:
+    """Multipliers must be scale * log2(e) * 2^16 of the accumulator; products of table entries must fit 32 bits.
+
+    The accumulator has 32 bits and the multiplier 31, so the 64-bit product cannot overflow.
+    Raises VerifyError naming the channel, or the table.
+    """
+    x, multiplier, shift, table = (node.input(i) for i in range(4))
+    if x.type.qparams is None or multiplier.data is None or shift.data is None or table.data is None:
+        raise VerifyError(f"%{node.name}: a wide softmax needs a scale and constants", node.location)
+    if int(multiplier.data.min()) < 1 or int(shift.data.min()) < 1 or int(shift.data.max()) > 62:
+        raise VerifyError(f"%{node.name}: multiplier or shift is out of range", node.location)
+    scales = x.type.qparams.scale
+    if len(scales) != multiplier.data.size or len(scales) != shift.data.size:
+        raise VerifyError(
+            f"%{node.name}: {len(scales)} scales and {multiplier.data.size} multipliers", node.location
+        )
+    for channel, scale in enumerate(scales):
+        wanted = min(max(scale * log2(np.e) * 2**16, _SMALLEST), _LARGEST)
+        claimed = int(multiplier.data[channel]) / 2 ** int(shift.data[channel])
+        if abs(claimed - wanted) > wanted * _TOLERANCE:
+            raise VerifyError(
+                f"%{node.name}, channel {channel}: multiplier: claimed {claimed!r}, recomputed {wanted!r}",
+                node.location,
+            )
+    coarse, fine = table.data[:256].astype(np.int64), table.data[256:].astype(np.int64)
+    if (
+        coarse.min() < 0
+        or fine.min() < 0
+        or int(coarse.max()) * int(fine.max()) >= 2**32
+        or coarse[0] * fine[0] < 2**31
+    ):
+        raise VerifyError(f"%{node.name}: the products of the table do not fit 32 bits", node.location)
