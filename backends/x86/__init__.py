@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from qcc.backends.kernel import Kernel
-from qcc.backends.x86 import vnni
+from qcc.backends.x86 import depthwise, elementwise, pooling, vnni
 
-AVX512VNNI_KERNELS: tuple[Kernel, ...] = vnni.KERNELS
+AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
+    *vnni.KERNELS,
+    *depthwise.KERNELS,
+    *pooling.KERNELS,
+    *elementwise.KERNELS,
+)

@@ -59,7 +59,7 @@ def lower_conv2d_vnni(step: Step) -> Call:
     assert weights is not None
     op = step.root.op
     assert isinstance(op, Conv2d)
-    outputs, kh, kw, channels = weights.shape
+    outputs, _, kw, channels = weights.shape
     run = kw * channels if op.dilations[1] == 1 else channels
     constants = vnni_constants(step, call, weights.reshape(outputs, -1, run))
     return Call(call.params, constants, _workspace_bytes(step), inputs=call.inputs)
