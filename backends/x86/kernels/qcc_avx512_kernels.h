@@ -1,0 +1,82 @@
+/* The AVX512 kernels: params structs and functions. Conventions: qcc_kernels.h.
+ *
+ * scale: float, certified (see qcc_avx512vnni.h). Arrays with an entry for each channel are padded with zeros to whole
+ * vectors, and those of the depthwise kernels are in the order of qcc_avx512_lanes.h.
+ */
+#ifndef QCC_AVX512_KERNELS_H
+#define QCC_AVX512_KERNELS_H
+
+#include "qcc_integer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- depthwise convolution */
+
+typedef struct {
+  int32_t batch;
+  int32_t input_height, input_width, channels;
+  int32_t output_height, output_width;
+  int32_t kernel_height, kernel_width;
+  int32_t stride_height, stride_width;
+  int32_t dilation_height, dilation_width;
+  int32_t pad_top, pad_left; /* bottom and right follow from the output size */
+  int32_t pad_value;         /* what lies around the input */
+  int32_t pixels;            /* output pixels of a row in one vector of 64 lanes; with more than one, stride_width is 1 */
+  int32_t skip_zero_point;   /* of the residual operand */
+  int32_t output_zero_point;
+  int32_t low, high; /* the output is saturated to [low, high] */
+} qcc_avx512_depthwise_params;
+
+void qcc_s8_depthwise_conv2d_avx512vnni(const qcc_avx512_depthwise_params *params, const int8_t *QCC_RESTRICT input,
+                                        const int8_t *skip, const int8_t *QCC_RESTRICT weights,
+                                        const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
+                                        const float *QCC_RESTRICT scale, int8_t *output);
+
+void qcc_s8_depthwise3x3_avx512vnni(const qcc_avx512_depthwise_params *params, const int8_t *QCC_RESTRICT input,
+                                    const int8_t *skip, const int8_t *QCC_RESTRICT weights,
+                                    const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
+                                    const float *QCC_RESTRICT scale, int8_t *output);
+
+/* ---------------------------------------------------------------- pooling and means */
+
+/* factors: int32[output_height][output_width], or NULL where all are 1. */
+void qcc_s8_avg_pool2d_avx512vnni(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
+                                  const int32_t *QCC_RESTRICT factors, const float *QCC_RESTRICT scale,
+                                  int8_t *QCC_RESTRICT output);
+
+void qcc_s8_max_pool2d_avx512(const qcc_max_pool2d_params *params, const int8_t *QCC_RESTRICT input,
+                              int8_t *QCC_RESTRICT output);
+
+/* ---------------------------------------------------------------- elementwise */
+
+/* As the scalar kernels of these names, with scale in place of multiplier and shift. */
+void qcc_s8_add_avx512(const qcc_binary_params *params, const int8_t *a, const int8_t *b,
+                       const int32_t *QCC_RESTRICT a_multiplier, const int32_t *QCC_RESTRICT b_multiplier,
+                       const float *QCC_RESTRICT scale, int8_t *output);
+
+void qcc_s8_add_constant_avx512(const qcc_binary_params *params, const int8_t *a, const int32_t *QCC_RESTRICT b,
+                                const int32_t *QCC_RESTRICT a_multiplier, const float *QCC_RESTRICT scale,
+                                int8_t *output);
+
+void qcc_s8_mul_avx512(const qcc_binary_params *params, const int8_t *a, const int8_t *b,
+                       const float *QCC_RESTRICT scale, int8_t *output);
+
+void qcc_s8_mul_constant_avx512(const qcc_binary_params *params, const int8_t *a, const int16_t *QCC_RESTRICT b,
+                                const float *QCC_RESTRICT scale, int8_t *output);
+
+/* ---------------------------------------------------------------- movement */
+
+typedef struct {
+  int32_t batch, channels, pixels; /* 2 to 4 channels */
+} qcc_avx512_interleave_params;
+
+void qcc_s8_interleave_avx512(const qcc_avx512_interleave_params *params, const int8_t *QCC_RESTRICT input,
+                              int8_t *QCC_RESTRICT output);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

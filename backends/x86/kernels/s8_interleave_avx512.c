@@ -1,0 +1,58 @@
+/* s8_interleave_avx512: planes of 2 to 4 channels to pixels, a transpose of bytes.
+ *
+ *   output[n][i][c] = input[n][c][i]
+ *
+ * input   int8[batch][channels][pixels]
+ * output  int8[batch][pixels][channels]; does not overlap input
+ *
+ * 16 bytes of each plane make `channels` vectors of 16 bytes; four such groups are done at a time.
+ * Reference: Transpose with perm (0, 2, 3, 1).
+ */
+#include "qcc_avx512_lanes.h"
+
+QCC_INLINE void image(const int channels, const int8_t *QCC_RESTRICT input, int32_t pixels, int8_t *QCC_RESTRICT output) {
+  __m512i shuffle[16]; /* byte k of vector v is byte (16 v + k) / channels of plane (16 v + k) % channels */
+  for (int v = 0; v < channels; ++v) {
+    for (int c = 0; c < channels; ++c) {
+      int8_t index[16];
+      for (int k = 0; k < 16; ++k) {
+        index[k] = (int8_t)((16 * v + k) % channels == c ? (16 * v + k) / channels : -1); /* -1 makes zero */
+      }
+      shuffle[4 * v + c] = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)index));
+    }
+  }
+  int32_t i = 0;
+  for (; i + 64 <= pixels; i += 64) {
+    QCC_UNROLL
+    for (int v = 0; v < channels; ++v) {
+      __m512i y = _mm512_setzero_si512();
+      QCC_UNROLL
+      for (int c = 0; c < channels; ++c) {
+        const __m512i x = _mm512_loadu_si512(input + (ptrdiff_t)c * pixels + i);
+        y = _mm512_or_si512(y, _mm512_shuffle_epi8(x, shuffle[4 * v + c]));
+      }
+      int8_t *to = output + (ptrdiff_t)i * channels + 16 * v;
+      _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(y));
+      _mm_storeu_si128((__m128i *)(void *)(to + 16 * channels), _mm512_extracti32x4_epi32(y, 1));
+      _mm_storeu_si128((__m128i *)(void *)(to + 32 * channels), _mm512_extracti32x4_epi32(y, 2));
+      _mm_storeu_si128((__m128i *)(void *)(to + 48 * channels), _mm512_extracti32x4_epi32(y, 3));
+    }
+  }
+  for (; i < pixels; ++i) {
+    for (int c = 0; c < channels; ++c) {
+      output[(ptrdiff_t)i * channels + c] = input[(ptrdiff_t)c * pixels + i];
+    }
+  }
+}
+
+void qcc_s8_interleave_avx512(const qcc_avx512_interleave_params *params, const int8_t *QCC_RESTRICT input,
+                              int8_t *QCC_RESTRICT output) {
+  const ptrdiff_t bytes = (ptrdiff_t)params->channels * params->pixels;
+  for (int32_t n = 0; n < params->batch; ++n, input += bytes, output += bytes) {
+    switch (params->channels) {
+      case 2: image(2, input, params->pixels, output); break;
+      case 3: image(3, input, params->pixels, output); break;
+      default: image(4, input, params->pixels, output); break;
+    }
+  }
+}
