@@ -15,14 +15,19 @@ from qcc.ir.ops.reduce import ReduceMean, ReduceSum
 _COUNT_MAX = 2**23  # as many sums of 8 bits fit 32, whatever they are
 
 
-def accepts_reduce(step: Step) -> str | None:
-    """Neighbouring axes, not the last ones; certified."""
+def accepts_sum(step: Step) -> str | None:
+    """Neighbouring axes, not the last ones."""
     before, count, inner = _extents(step)
     if before * count * inner != step.root.input(0).type.elements or inner == 1:
         return "the reduced axes are not neighbours, or the last ones"
     if count >= _COUNT_MAX:
         return f"{count} elements are added, the kernel's limit is {_COUNT_MAX}"
-    return certified(step)
+    return None
+
+
+def accepts_reduce(step: Step) -> str | None:
+    """As accepts_sum, and certified."""
+    return accepts_sum(step) or certified(step)
 
 
 def _extents(step: Step) -> tuple[int, int, int]:
@@ -47,6 +52,13 @@ def lower_reduce(step: Step) -> Call:
     return Call(params, {"factors": None, "scale": in_lanes(np.tile(scale, inner // scale.size))})
 
 
+def lower_sum(step: Step) -> Call:
+    """s8_sum_accumulator_avx512vnni."""
+    before, count, inner = _extents(step)
+    bias = -count * zero_point(step.root.input(0))
+    return Call({"batch": before, "count": count, "channels": inner, "bias": bias})
+
+
 def _one_row(count: int, channels: int) -> dict[str, int]:
     """One window over all of an image one pixel high."""
     ones = ("output_height", "output_width", "kernel_height")
@@ -63,7 +75,8 @@ def lower_avg_pool2d(step: Step) -> Call:
     return Call(call.params, {"factors": call.constants["factors"], "scale": in_lanes(scale)})
 
 
-_SUMS = "qcc_s8_avg_pool2d_avx512vnni"
+_MEANS = "qcc_s8_avg_pool2d_avx512vnni"
+_SUMS = "qcc_s8_sum_accumulator_avx512vnni"
 _MAX = "qcc_s8_max_pool2d_avx512"
 
 KERNELS: tuple[Kernel, ...] = (
@@ -71,9 +84,9 @@ KERNELS: tuple[Kernel, ...] = (
         Kernel(
             pattern=f"{op}+requantize",
             dtype="s8",
-            symbol=_SUMS,
+            symbol=_MEANS,
             params_type="qcc_avg_pool2d_params",
-            source=source(_SUMS),
+            source=source(_MEANS),
             lower=lowering,
             accepts=accepts,
             priority=10,
@@ -83,6 +96,10 @@ KERNELS: tuple[Kernel, ...] = (
             ("reduce_mean", lower_reduce, accepts_reduce),
             ("reduce_sum", lower_reduce, accepts_reduce),
         )
+    ),
+    *(
+        Kernel(op, "s8", _SUMS, "qcc_avx512_sum_params", source(_SUMS), lower_sum, accepts_sum, priority=10)
+        for op in ("reduce_mean", "reduce_sum")
     ),
     Kernel("max_pool2d", "s8", _MAX, "qcc_max_pool2d_params", source(_MAX), lower_max_pool2d, priority=10),
 )

@@ -116,6 +116,13 @@ def pooling_layers(net: Net, count: int) -> None:
         net.emit(op, x, output=f"{op} {x.type} {axes}", axes=axes)
 
 
+def classifier_heads(net: Net) -> None:
+    """A mean whose accumulators the softmax reads."""
+    for size, channels in (((3, 5), 7), ((7, 7), 70), ((2, 1), 64)):
+        mean = net.emit("reduce_mean", net.input(1, *size, channels), axes=(1, 2))
+        net.emit("softmax", mean, output=f"reduce_mean softmax {size} {channels}", axis=3)
+
+
 def elementwise_layers(net: Net) -> None:
     shapes: Iterator[tuple[tuple[int, ...], tuple[int, ...]]] = iter(
         (
@@ -148,6 +155,7 @@ def every_layer(seed: int, count: int) -> Net:
     net = Net(seed)
     depthwise_layers(net, count)
     pooling_layers(net, count // 2)
+    classifier_heads(net)
     elementwise_layers(net)
     return net
 

@@ -46,6 +46,14 @@ void qcc_s8_avg_pool2d_avx512vnni(const qcc_avg_pool2d_params *params, const int
                                   const int32_t *QCC_RESTRICT factors, const float *QCC_RESTRICT scale,
                                   int8_t *QCC_RESTRICT output);
 
+typedef struct {
+  int32_t batch, count, channels;
+  int32_t bias; /* minus count times the input's zero_point */
+} qcc_avx512_sum_params;
+
+void qcc_s8_sum_accumulator_avx512vnni(const qcc_avx512_sum_params *params, const int8_t *QCC_RESTRICT input,
+                                       int32_t *QCC_RESTRICT output);
+
 void qcc_s8_max_pool2d_avx512(const qcc_max_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                               int8_t *QCC_RESTRICT output);
 

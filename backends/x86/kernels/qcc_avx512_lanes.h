@@ -63,6 +63,23 @@ QCC_INLINE void qcc_lanes_add(__m512i *acc, __m512i skip, int32_t zero_point, co
   }
 }
 
+/* acc[j] += the sum of x + 128 over `count` vectors, `step` bytes apart. */
+QCC_INLINE void qcc_lanes_sum(__m512i *acc, const int8_t *x, ptrdiff_t step, int32_t count, __mmask64 lanes) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  for (; count > 0; count -= 4, x += 4 * step) {
+    __m512i bytes[4], quads[4];
+    QCC_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      bytes[i] = i < count ? qcc_centre(_mm512_maskz_loadu_epi8(lanes, x + i * step)) : _mm512_setzero_si512();
+    }
+    qcc_interleave(bytes, quads);
+    QCC_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      acc[j] = _mm512_dpbusd_epi32(acc[j], quads[j], ones);
+    }
+  }
+}
+
 /* The taps of one axis that lie on the image: the first, and their number (0 or less: none). */
 typedef struct {
   int32_t first, count;

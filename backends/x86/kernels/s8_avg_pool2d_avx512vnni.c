@@ -14,23 +14,6 @@
  */
 #include "qcc_avx512_lanes.h"
 
-/* Pixels first, first + step ... before end; what is missing of four counts as -128, which is 0 as uint8. */
-QCC_INLINE void add_pixels(__m512i *acc, const int8_t *x, ptrdiff_t step, int32_t count, __mmask64 lanes) {
-  const __m512i ones = _mm512_set1_epi8(1);
-  for (; count > 0; count -= 4, x += 4 * step) {
-    __m512i bytes[4], quads[4];
-    QCC_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      bytes[i] = i < count ? qcc_centre(_mm512_maskz_loadu_epi8(lanes, x + i * step)) : _mm512_setzero_si512();
-    }
-    qcc_interleave(bytes, quads);
-    QCC_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      acc[j] = _mm512_dpbusd_epi32(acc[j], quads[j], ones);
-    }
-  }
-}
-
 void qcc_s8_avg_pool2d_avx512vnni(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                                   const int32_t *QCC_RESTRICT factors, const float *QCC_RESTRICT scale,
                                   int8_t *QCC_RESTRICT output) {
@@ -53,7 +36,7 @@ void qcc_s8_avg_pool2d_avx512vnni(const qcc_avg_pool2d_params *params, const int
           __m512i acc[4] = {start, start, start, start};
           for (int32_t a = rows.first; a < rows.first + rows.count; ++a) {
             const ptrdiff_t row = top + a * p->dilation_height, column = left + columns.first * p->dilation_width;
-            add_pixels(acc, input + row * line + column * p->channels + c, step, columns.count, lanes);
+            qcc_lanes_sum(acc, input + row * line + column * p->channels + c, step, columns.count, lanes);
           }
           QCC_UNROLL
           for (int k = 0; k < 4; ++k) {
