@@ -22,7 +22,7 @@ from qcc.ir.qparams import INTEGER_RANGE, QParams
 
 Integers = NDArray[np.int64]
 
-MULTIPLIER_MIN, MULTIPLIER_MAX = 2**30, 2**31 - 1
+MULTIPLIER_MAX = 2**31 - 1
 SHIFT_MIN, SHIFT_MAX = 1, 62
 _BLOCK = 2**16  # elements
 

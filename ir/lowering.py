@@ -148,11 +148,6 @@ class Lowering:
             qparams=node.output.type.qparams,
         )
 
-    def node_of(self, value: Value) -> Node:
-        """The node that produces a computed value."""
-        assert value.producer is not None
-        return value.producer
-
 
 def table_source(node: Node) -> Value | None:
     """The one materialized value that ``node`` is an elementwise function of, or None."""

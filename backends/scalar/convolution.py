@@ -12,6 +12,7 @@ from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.lowering import constant, requantize_constants, requantize_params, source, zero_point
 from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.conv_transpose import ConvTranspose2d
 from qcc.ir.ops.dense import Dense
 
 
@@ -65,6 +66,29 @@ def accepts_depthwise(step: Step) -> str | None:
     return accepts_skip(step)
 
 
+def geometry(step: Step, op: Conv2d | ConvTranspose2d, weights: NDArray[Any]) -> dict[str, int]:
+    """batch to pad_left: the first fields of the params structs of all convolutions."""
+    batch, height, width, channels = step.root.input(0).type.shape
+    _, output_height, output_width, output_channels = step.output.type.shape
+    return {
+        "batch": batch,
+        "input_height": height,
+        "input_width": width,
+        "input_channels": channels,
+        "output_height": output_height,
+        "output_width": output_width,
+        "output_channels": output_channels,
+        "kernel_height": weights.shape[1],
+        "kernel_width": weights.shape[2],
+        "stride_height": op.strides[0],
+        "stride_width": op.strides[1],
+        "dilation_height": op.dilations[0],
+        "dilation_width": op.dilations[1],
+        "pad_top": op.pads[0],
+        "pad_left": op.pads[1],
+    }
+
+
 def lower_conv2d(step: Step) -> Call:
     """s8_conv2d_scalar: weights stay [O, KH, KW, C/groups]."""
     return _convolution(step, lambda weights: weights)
@@ -81,24 +105,8 @@ def _convolution(step: Step, pack: Callable[[NDArray[Any]], NDArray[Any]]) -> Ca
     x, weights = step.root.input(0), constant(step.root, "w")
     assert weights is not None
     skip, skip_multiplier, term = skip_operand(step)
-    batch, height, width, channels = x.type.shape
-    _, output_height, output_width, output_channels = step.output.type.shape
     params = {
-        "batch": batch,
-        "input_height": height,
-        "input_width": width,
-        "input_channels": channels,
-        "output_height": output_height,
-        "output_width": output_width,
-        "output_channels": output_channels,
-        "kernel_height": weights.shape[1],
-        "kernel_width": weights.shape[2],
-        "stride_height": op.strides[0],
-        "stride_width": op.strides[1],
-        "dilation_height": op.dilations[0],
-        "dilation_width": op.dilations[1],
-        "pad_top": op.pads[0],
-        "pad_left": op.pads[1],
+        **geometry(step, op, weights),
         "pad_value": op.pad_value,
         "groups": op.groups,
         "skip_zero_point": zero_point(skip) if skip else 0,
@@ -108,7 +116,7 @@ def _convolution(step: Step, pack: Callable[[NDArray[Any]], NDArray[Any]]) -> Ca
         "weights": np.ascontiguousarray(pack(weights)),
         "bias": folded_bias(step, weights, op.x_zero_point, term),
         "skip_multiplier": skip_multiplier,
-        **requantize_constants(step, output_channels),
+        **requantize_constants(step, step.output.type.shape[-1]),
     }
     return Call(params, constants, inputs=(x, skip))
 

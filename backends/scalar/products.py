@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
-from qcc.backends.scalar.convolution import accepts_skip, skip_operand
+from qcc.backends.scalar.convolution import accepts_skip, geometry, skip_operand
 from qcc.backends.scalar.elementwise import merged_axes
 from qcc.backends.scalar.lowering import (
     Params,
@@ -39,29 +39,6 @@ def pack_blocks(weights: NDArray[Any], groups: int) -> NDArray[np.float32]:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _geometry(step: Step, op: Conv2d | ConvTranspose2d, weights: NDArray[Any]) -> dict[str, int]:
-    batch, height, width, channels = step.root.input(0).type.shape
-    _, output_height, output_width, output_channels = step.output.type.shape
-    return {
-        "batch": batch,
-        "input_height": height,
-        "input_width": width,
-        "input_channels": channels,
-        "output_height": output_height,
-        "output_width": output_width,
-        "output_channels": output_channels,
-        "kernel_height": weights.shape[1],
-        "kernel_width": weights.shape[2],
-        "stride_height": op.strides[0],
-        "stride_width": op.strides[1],
-        "dilation_height": op.dilations[0],
-        "dilation_width": op.dilations[1],
-        "pad_top": op.pads[0],
-        "pad_left": op.pads[1],
-        "groups": op.groups,
-    }
-
-
 def accepts_depthwise(step: Step) -> str | None:
     """As many groups as input and output channels."""
     op = step.root.op
@@ -77,7 +54,7 @@ def lower_conv2d(step: Step) -> Call:
     assert isinstance(op, Conv2d | ConvTranspose2d)
     assert weights is not None
     constants = {"weights": pack_blocks(weights, op.groups), "bias": constant(step.root, "bias")}
-    params = {**_geometry(step, op, weights), **float_bounds(step)}
+    params = {**geometry(step, op, weights), "groups": op.groups, **float_bounds(step)}
     return Call(params, constants, inputs=(step.root.input(0),))
 
 
@@ -87,7 +64,7 @@ def lower_depthwise(step: Step) -> Call:
     assert isinstance(op, Conv2d)
     assert weights is not None
     packed = np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0), np.float32)
-    params = {**_geometry(step, op, weights), **float_bounds(step)}
+    params = {**geometry(step, op, weights), "groups": op.groups, **float_bounds(step)}
     return Call(
         params, {"weights": packed, "bias": constant(step.root, "bias")}, inputs=(step.root.input(0),)
     )
@@ -132,7 +109,8 @@ def lower_s8_conv_transpose2d(step: Step) -> Call:
     total = np.broadcast_to((0 if bias is None else bias.astype(np.int64)) + term, channels)
     assert np.abs(total).max(initial=0) < 2**31, f"the bias of {step.root.name} leaves 32 bits"
     params = {
-        **_geometry(step, op, weights),
+        **geometry(step, op, weights),
+        "groups": op.groups,
         "input_zero_point": op.x_zero_point,
         "skip_zero_point": zero_point(skip) if skip else 0,
         **requantize_params(step),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,9 @@ from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_skip, lower_conv2d, lower_dense
-from qcc.backends.scalar.lowering import requantize_constants
+from qcc.backends.x86.lanes import certified, float_scale, source
 from qcc.ir.ops.conv import Conv2d
-from qcc.ir.ops.quant import Requantize
 
-KERNELS_FOLDER = Path(__file__).parent / "kernels"
 LANES = 16  # s32 accumulators of a register
 BLOCK = 64  # output channels of a register tile
 CENTRE = 128  # what turns s8 into u8
@@ -23,11 +20,7 @@ CENTRE = 128  # what turns s8 into u8
 
 def accepts_certified(step: Step) -> str | None:
     """The requantize must be certified for float32, and a residual operand be as all convolutions want it."""
-    last = step.nodes[-1].op
-    assert isinstance(last, Requantize)
-    if "f32" not in last.certified:
-        return "the requantize is not certified for float32"
-    return accepts_skip(step)
+    return certified(step) or accepts_skip(step)
 
 
 def accepts_conv2d(step: Step) -> str | None:
@@ -85,14 +78,12 @@ def vnni_constants(step: Step, call: Call, weights: NDArray[Any]) -> dict[str, N
     bias, skip_multiplier = call.constants["bias"], call.constants["skip_multiplier"]
     assert bias is not None
     centred = bias.astype(np.int64) - CENTRE * weights.astype(np.int64).sum(axis=(1, 2))
-    planned = requantize_constants(step, outputs)
-    scale = planned["multiplier"].astype(np.float64) * np.exp2(-planned["shift"].astype(np.float64))
     return {
         "weights": pack_weights(weights),
         # the sums wrap around like the accumulator does, and end where it is proved to end
         "bias": np.pad(centred, (0, padding)).astype(np.uint64).astype(np.uint32).view(np.int32),
         "skip_multiplier": None if skip_multiplier is None else np.pad(skip_multiplier, (0, padding)),
-        "scale": np.pad(scale.astype(np.float32), (0, padding)),
+        "scale": np.pad(float_scale(step, outputs), (0, padding)),
     }
 
 
@@ -109,7 +100,7 @@ def _rows(
             dtype="s8",
             symbol=symbol,
             params_type=params_type,
-            source=KERNELS_FOLDER / f"{symbol.removeprefix('qcc_')}.c",
+            source=source(symbol),
             lower=lower,
             accepts=accepts,
             priority=10,
