@@ -6,8 +6,8 @@ from math import prod
 
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import folded_bias
-from qcc.backends.scalar.lowering import constant, source, zero_point
-from qcc.backends.scalar.reduction import accepts_s8_sum, reduced_axes, reduced_count
+from qcc.backends.scalar.lowering import constant, zero_point
+from qcc.backends.scalar.reduction import accepts_s8_sum, reduced_axes, reduced_count, row
 from qcc.ir.ops.dense import Dense
 
 
@@ -37,17 +37,18 @@ def lower_softmax(step: Step) -> Call:
     return Call({"rows": prod(shape[:-1]), "count": shape[-1], "channels": multiplier.size}, constants)
 
 
-def _row(pattern: str, dtype: str, name: str, **fields: object) -> Kernel:
-    symbol = f"qcc_{dtype}_{name}_scalar"
-    params = "qcc_wide_softmax_params" if name == "softmax" else f"qcc_{name}_params"
-    return Kernel(pattern, dtype, symbol, params, source(symbol), **fields)  # type: ignore[arg-type]
-
-
 KERNELS: tuple[Kernel, ...] = (
-    _row("dense", "s8", "dense_accumulator", lower=lower_dense),
+    row("dense", "s8", "dense_accumulator", "qcc_dense_accumulator_params", lower=lower_dense),
     *(
-        _row(op, "s8", "reduce_sum_accumulator", lower=lower_sum, accepts=accepts_s8_sum)
+        row(
+            op,
+            "s8",
+            "reduce_sum_accumulator",
+            "qcc_reduce_sum_accumulator_params",
+            lower=lower_sum,
+            accepts=accepts_s8_sum,
+        )
         for op in ("reduce_mean", "reduce_sum")
     ),
-    _row("wide_softmax", "s32", "softmax", lower=lower_softmax),
+    row("wide_softmax", "s32", "softmax", "qcc_wide_softmax_params", lower=lower_softmax),
 )

@@ -180,14 +180,15 @@ def lower_lrn(step: Step) -> Call:
     return Call(params)
 
 
-def _row(pattern: str, dtype: str, name: str, params: str, **fields: Any) -> Kernel:
+def row(pattern: str, dtype: str, name: str, params: str, **fields: Any) -> Kernel:
+    """A row of the scalar table; symbol and file follow from ``dtype`` and ``name``."""
     symbol = f"qcc_{dtype}_{name}_scalar"
     return Kernel(pattern, dtype, symbol, params, source(symbol), **fields)
 
 
 KERNELS: tuple[Kernel, ...] = (
     *(
-        _row(
+        row(
             f"{op}+requantize",
             "s8",
             "reduce_sum",
@@ -198,7 +199,7 @@ KERNELS: tuple[Kernel, ...] = (
         for op in ("reduce_mean", "reduce_sum")
     ),
     *(
-        _row(
+        row(
             op,
             "s8",
             "reduce_extreme",
@@ -209,16 +210,16 @@ KERNELS: tuple[Kernel, ...] = (
         for op in ("reduce_max", "reduce_min")
     ),
     *(
-        _row(op, "f32", "reduce", "qcc_f32_reduce_params", lower=lower_reduce, accepts=accepts_reduce)
+        row(op, "f32", "reduce", "qcc_f32_reduce_params", lower=lower_reduce, accepts=accepts_reduce)
         for op in ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min")
     ),
-    _row("softmax", "s8", "softmax", "qcc_softmax_params", lower=lower_s8_softmax, in_place=True),
+    row("softmax", "s8", "softmax", "qcc_softmax_params", lower=lower_s8_softmax, in_place=True),
     *(
-        _row(op, "f32", "softmax", "qcc_f32_softmax_params", lower=lower_softmax, in_place=True)
+        row(op, "f32", "softmax", "qcc_f32_softmax_params", lower=lower_softmax, in_place=True)
         for op in ("softmax", "log_softmax")
     ),
     *(
-        _row(
+        row(
             op,
             "f32",
             "normalize",
@@ -229,5 +230,5 @@ KERNELS: tuple[Kernel, ...] = (
         )
         for op, lower in (("instance_norm", lower_instance_norm), ("layer_norm", lower_layer_norm))
     ),
-    _row("lrn", "f32", "lrn", "qcc_f32_lrn_params", lower=lower_lrn),
+    row("lrn", "f32", "lrn", "qcc_f32_lrn_params", lower=lower_lrn),
 )
