@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class Kernel:
     ``pattern``: the step pattern it computes (``Step.pattern``); ``dtype``: dtype of input 0 (``s8``, ``f32``);
     ``symbol``: the C function; ``params_type``: its params struct; ``source``: its C file; ``accepts`` returns None,
     or the reason why this kernel cannot do the step; ``lower`` makes the call (packs weights); ``priority``: higher
-    wins; ``in_place``: the output may overwrite input 0, or (as a tuple) any of these arguments of ``Call.inputs``, when
+    wins; ``cost``: estimated clock cycles of an accepted step on one core, the cheapest row of one priority wins, and a
+    row without an estimate comes behind those with one; ``variant``: tells rows of one symbol apart (its register tile);
+    ``in_place``: the output may overwrite input 0, or (as a tuple) any of these arguments of ``Call.inputs``, when
     it needs no more bytes; ``variadic``: the inputs are passed as one argument, an array of ``const void *`` (the params
     say how many).
     """
@@ -72,8 +75,19 @@ class Kernel:
     lower: Callable[[Step], Call]
     accepts: Callable[[Step], str | None] = lambda step: None
     priority: int = 0
+    cost: Callable[[Step], float] | None = None
+    variant: str = ""
     in_place: bool | tuple[int, ...] = False
     variadic: bool = False
+
+    @property
+    def label(self) -> str:
+        """The symbol, and the variant where there is one: ``qcc_s8_conv2d_avx512vnni[6x64]``."""
+        return f"{self.symbol}[{self.variant}]" if self.variant else self.symbol
+
+    def estimate(self, step: Step) -> float:
+        """Cycles of ``step``, infinite without a cost model."""
+        return inf if self.cost is None else self.cost(step)
 
     @property
     def overwritable(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from qcc.backends.boundary import with_boundary
 from qcc.backends.c.names import library_name
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
-from qcc.backends.select import Refusal, Selection, is_alias, select
+from qcc.backends.select import Candidate, Refusal, Selection, is_alias, select
 from qcc.backends.target import Target
 from qcc.ir.graph import Graph, Value
 
@@ -35,12 +35,16 @@ class Port:
 
 @dataclass(frozen=True)
 class Operation:
-    """One kernel call. ``workspace``: offset in the arena, None when the call needs none."""
+    """One kernel call. ``workspace``: offset in the arena, None when the call needs none.
+
+    ``refused``, ``candidates``: the rows that could not, or could, do the step.
+    """
 
     step: Step
     kernel: Kernel
     call: Call
     refused: tuple[Refusal, ...]
+    candidates: tuple[Candidate, ...]
     workspace: int | None
 
     @property
@@ -95,7 +99,7 @@ def build_program(graph: Graph, target: Target, name: str, io: str = "int8") -> 
     storage.place_ports(inputs, outputs)
     places, plan, workspaces = storage.plan(target.alignment)
     operations = tuple(
-        Operation(s.step, s.kernel, call, s.refused, workspace)
+        Operation(s.step, s.kernel, call, s.refused, s.candidates, workspace)
         for s, call, workspace in zip(selections, calls, workspaces, strict=True)
     )
     return Program(

@@ -25,12 +25,21 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A row that can do the step, with its estimated cycles (infinite without a cost model)."""
+
+    kernel: Kernel
+    cycles: float
+
+
+@dataclass(frozen=True)
 class Selection:
-    """A step, its kernel, and the rows of higher priority that refused it."""
+    """A step, its kernel, the rows that refused it, and the candidates, best first: the kernel and what it beat."""
 
     step: Step
     kernel: Kernel
     refused: tuple[Refusal, ...]
+    candidates: tuple[Candidate, ...]
 
 
 def steps(graph: Graph, float_fused: Iterable[str] = FLOAT_FUSED) -> list[Step]:
@@ -103,16 +112,13 @@ def select(graph: Graph, kernels: Sequence[Kernel]) -> list[Selection]:
     for step in steps(
         graph, [p for p in FLOAT_FUSED if any(k.dtype == "f32" for k in by_pattern.get(p, ()))]
     ):
-        refused: list[Refusal] = []
         dtype = _input_dtype(step)
-        for kernel in (k for k in by_pattern.get(step.pattern, ()) if k.dtype == dtype):
-            reason = kernel.accepts(step)
-            if reason is None:
-                selections.append(Selection(step, kernel, tuple(refused)))
-                break
-            refused.append(Refusal(kernel, reason))
+        rows = [k for k in by_pattern.get(step.pattern, ()) if k.dtype == dtype]
+        candidates, refused = rank(step, rows)
+        if candidates:
+            selections.append(Selection(step, candidates[0].kernel, refused, candidates))
         else:
-            reasons = "; ".join(f"{r.kernel.symbol}: {r.reason}" for r in refused)
+            reasons = "; ".join(f"{r.kernel.label}: {r.reason}" for r in refused)
             failures.append((step, reasons or f"no kernel has this pattern for {dtype}"))
     if failures:
         lines = [f"  %{step.output.name} = {step.pattern}: {reasons}" for step, reasons in failures]
@@ -124,6 +130,20 @@ def select(graph: Graph, kernels: Sequence[Kernel]) -> list[Selection]:
             "an op without an integer kernel can stay in float; `qcc targets` lists the kernels of a target",
         )
     return selections
+
+
+def rank(step: Step, rows: Sequence[Kernel]) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
+    """The rows that accept ``step``: higher priority first, then lower cost, then the order given; and the others."""
+    candidates: list[Candidate] = []
+    refused: list[Refusal] = []
+    for kernel in rows:
+        reason = kernel.accepts(step)
+        if reason is None:
+            candidates.append(Candidate(kernel, kernel.estimate(step)))
+        else:
+            refused.append(Refusal(kernel, reason))
+    candidates.sort(key=lambda c: (-c.kernel.priority, c.cycles))
+    return tuple(candidates), tuple(refused)
 
 
 def _input_dtype(step: Step) -> str:

@@ -193,7 +193,7 @@ def explanation(found: Explanation) -> RenderableType:
         step = found.operation.step
         text = f"\nkernel {found.operation.kernel.symbol} computes {step.pattern} -> {step.output.name}"
         parts.append(Text(text, "bold"))
-        parts += [Text(f"  refused: {r.kernel.symbol}: {r.reason}") for r in found.operation.refused]
+        parts += [Text(f"  refused: {r.kernel.label}: {r.reason}") for r in found.operation.refused]
     else:
         parts.append(
             Text("\nno kernel: the bytes are only renamed" if found.alias else "\nno kernel: it was removed")

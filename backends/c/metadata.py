@@ -45,7 +45,7 @@ def _layer(operation: Operation) -> dict[str, Any]:
         "name": step.output.name,
         "pattern": step.pattern,
         "kernel": operation.kernel.symbol,
-        "refused": [{"kernel": r.kernel.symbol, "reason": r.reason} for r in operation.refused],
+        "refused": [{"kernel": r.kernel.label, "reason": r.reason} for r in operation.refused],
         "inputs": [v.name for v in step.inputs],
         "output": _tensor(step.output.type),
         "macs": operation.macs,
