@@ -74,6 +74,7 @@ class CompiledModel:
             find_target(options.target),
             options.name or compilation.graph.name,
             options.boundary,
+            options.threads,
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -92,6 +93,8 @@ class CompiledModel:
         """Write the C library, the graphs it came from and report.json; whole or not at all."""
         options = self.compilation.options
         recorded = {"precision": options.precision, "io": options.boundary}
+        if options.threads > 1:
+            recorded["threads"] = str(options.threads)
         emitted = EmitOptions(
             self.compilation.model,
             self.compilation.sha256,

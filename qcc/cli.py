@@ -32,7 +32,7 @@ from qcc.cli_base import (
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
-from qcc.options import CompileOptions
+from qcc.options import MAX_THREADS, CompileOptions
 from qcc.passes.calibrate import CALIBRATORS
 from qcc.saved import SavedLibrary, open_saved
 from qcc.timing import time_call, time_library
@@ -94,6 +94,13 @@ def main() -> None:
     default=CompileOptions.float_pipeline,
     show_default=True,
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=CompileOptions.threads,
+    show_default=True,
+    help="Threads that share each inference, where that is faster.",
 )
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option

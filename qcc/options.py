@@ -9,6 +9,8 @@ from typing import Literal
 
 from qcc.ir.errors import QccError
 
+MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -18,6 +20,7 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
@@ -29,6 +32,7 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
+    threads: int = 1
     strict: bool = False
     vectors: int = 2
     seed: int = 0
@@ -45,6 +49,10 @@ class CompileOptions:
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise QccError(
+                f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"
+            )
 
     @property
     def boundary(self) -> Literal["int8", "float"]:

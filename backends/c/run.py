@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,22 +67,35 @@ class Compiled:
 
 
 class Library(Compiled):
-    """A shared library, called through ctypes with an arena of its own."""
+    """A shared library, called through ctypes with an arena and, where it was made for threads, a pool of its own.
+
+    Calls of one Library must not overlap. ``close`` ends the threads; so does the end of the object.
+    """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         super().__init__(path, meta)
-        function = getattr(_open_library(path), f"{meta['name']}_run")
-        function.argtypes = [ctypes.c_void_p] * 3
-        function.restype = ctypes.c_int
-        self._function = function
+        library = _open_library(path)
+        self._pool = _Pool(library, meta["threads"]) if meta.get("threads", 1) > 1 else None
+        entry = getattr(library, f"{meta['name']}_run{'_parallel' if self._pool else ''}")
+        self._function = _function(entry, ctypes.c_int, 4 if self._pool else 3)
         self._arena = _aligned(meta["arena_bytes"], meta["arena_align"])
+
+    def close(self) -> None:
+        """End the threads. The library then computes on the caller's alone."""
+        if self._pool is not None:
+            self._pool.stop()
+
+    def _addresses(self, *arrays: Bytes) -> list[ctypes.c_void_p]:
+        """Arguments of a call: the pool where there is one, the arena, and ``arrays``."""
+        pool = [self._pool.address] if self._pool is not None else []
+        return [*pool, *(ctypes.c_void_p(a.ctypes.data) for a in (self._arena, *arrays))]
 
     def run_bytes(self, inputs: Bytes) -> Bytes:
         """One call for each sample. Raises VerifyError when a call fails."""
         source = _aligned(self.meta["input_bytes"], 64)
         result = _aligned(self.meta["output_bytes"], 64)
         outputs = np.zeros((len(inputs), self.meta["output_bytes"]), np.uint8)
-        addresses = [a.ctypes.data for a in (self._arena, source, result)]
+        addresses = self._addresses(source, result)
         for row, output in zip(inputs, outputs, strict=True):
             source[:] = row
             status = self._function(*addresses)
@@ -93,13 +108,32 @@ class Library(Compiled):
         """A call on one sample, u8[input_bytes], with nothing left to do but the inference: for timing."""
         source, result = _aligned(self.meta["input_bytes"], 64), _aligned(self.meta["output_bytes"], 64)
         source[:] = sample
-        memory = (self._arena, source, result)
-        addresses = [ctypes.c_void_p(a.ctypes.data) for a in memory]
+        addresses = self._addresses(source, result)
 
-        def call(keep: object = memory) -> int:  # the call holds the memory it writes to
+        def call(keep: object = (self, source, result)) -> int:  # the call holds the memory it writes to
             return int(self._function(*addresses))
 
         return call
+
+
+class _Pool:
+    """Threads of one library, which end with this object. ``address``: of the qcc_pool, None once they have ended."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        size, alignment = (getattr(library, f"qcc_pool_{what}")() for what in ("bytes", "align"))
+        memory = _aligned(size, alignment)
+        self.address = ctypes.c_void_p(memory.ctypes.data)
+        error = library.qcc_pool_start(self.address, threads)
+        if error:
+            raise TargetError(f"cannot start {threads} threads: {os.strerror(error)}")
+        self.stop = weakref.finalize(self, _stop, library, memory, self.address, os.getpid())
+
+
+def _stop(library: ctypes.CDLL, memory: Bytes, address: ctypes.c_void_p, process: int) -> None:
+    """A process that was forked later has the memory, not the threads."""
+    if os.getpid() == process:
+        library.qcc_pool_stop(ctypes.c_void_p(memory.ctypes.data))
+    address.value = None  # calls that hold it go on without a pool
 
 
 class Emulated(Compiled):
@@ -173,6 +207,7 @@ def build_batch(
     template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
     name = meta["name"]
     names = {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type}
+    names["parts"] = meta.get("threads", 1)
     text = render(template, names | {"trace": trace})
     flags = ("-include", str(RUNTIME / "qcc_trace.h")) if trace else ()
     build_folder.mkdir(parents=True, exist_ok=True)
@@ -191,6 +226,11 @@ def _open_library(path: Path) -> ctypes.CDLL:
     """Loaded from a copy of its own: for a path it has seen, the loader returns the library loaded then."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".load-") as folder:
         return ctypes.CDLL(shutil.copy2(path, folder))
+
+
+def _function(function: Any, result: Any, pointers: int) -> Any:
+    function.argtypes, function.restype = [ctypes.c_void_p] * pointers, result
+    return function
 
 
 def _builtins(target: Target) -> tuple[str, ...]:
