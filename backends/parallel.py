@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from qcc.backends.kernel import Call, Kernel, Part, Step
-from qcc.backends.split import part_cycles, parts_of
+from qcc.backends.split import largest_share, parts_of
 
-# Cycles. A barrier takes 80 ns between two cores of one processor; the rest is for parts that are not quite equal.
-BARRIER_CYCLES = 800
-RUN_CYCLES = 6000  # what a model must save in all: the first barrier of a run may have to wake a thread
+# Cycles. A barrier takes 80 ns between two cores of one processor, and as much is left for parts that differ in time.
+# What moves between caches is not counted: it moves too where one step among shared ones is done by one thread.
+BARRIER_CYCLES = 500
+RUN_CYCLES = 6000  # what a model must save in all: a run takes a moment to begin
 RUN_SHARE = 0.05
-_BYTES_PER_CYCLE = 16  # from the cache of another core
+WAKE_CYCLES = 150_000  # until a sleeping thread runs; the caller itself loses about a fifth of that
 # Of kernels without an estimate. High rates make steps look small: they then stay on one thread.
 _SCALAR_MACS_PER_CYCLE, _SCALAR_BYTES_PER_CYCLE = 8, 1
 _VECTOR_MACS_PER_CYCLE, _VECTOR_BYTES_PER_CYCLE = 64, 32
@@ -42,15 +43,17 @@ def share_work(calls: Sequence[tuple[Kernel, Step, Call]], threads: int) -> list
     return [replace(s, parts=(), reason=reason) if s.parts else s for s in sharings]
 
 
+def is_long(sharings: Sequence[Sharing]) -> bool:
+    """True where threads save more than it takes to wake them."""
+    return sum(s.saved for s in sharings if s.parts) > WAKE_CYCLES
+
+
 def _share(kernel: Kernel, step: Step, call: Call, threads: int) -> Sharing:
     cycles = estimate(kernel, step, call)
     parts = parts_of(kernel, step, call, threads, cycles)
     if not parts:
         return Sharing((), f"{kernel.label} cannot be split here", cycles)
-    # what the threads read was written by others of them
-    moved = sum(v.type.bytes for v in step.inputs) / len(parts) / _BYTES_PER_CYCLE
-    whole = part_cycles(step, call, (parts[0],), cycles)
-    saved = whole - part_cycles(step, call, parts, cycles) - moved - BARRIER_CYCLES
+    saved = cycles * (1 - largest_share(parts)) - BARRIER_CYCLES
     if saved <= 0:
         return Sharing((), f"too small: about {cycles:.0f} cycles", cycles)
     return Sharing(parts, "", cycles, saved)

@@ -23,13 +23,18 @@ def parts_of(kernel: Kernel, step: Step, call: Call, threads: int, cycles: float
     return min(found, key=lambda parts: part_cycles(step, call, parts, cycles), default=())
 
 
+def largest_share(parts: tuple[Part, ...]) -> float:
+    """Of the work of a call, that of its largest part."""
+    return max(part.size for part in parts) / sum(part.size for part in parts)
+
+
 def part_cycles(step: Step, call: Call, parts: tuple[Part, ...], cycles: float) -> float:
-    """Estimated cycles of the largest part: its share of the work, and what it reads of input and constants."""
-    share = max(part.size for part in parts) / sum(part.size for part in parts)
+    """To compare ways to split: the work of the largest part, and what it reads of input and constants."""
+    share = largest_share(parts)
     constants = sum(a.nbytes for a in call.constants.values() if a is not None)
     activations = sum(v.type.bytes for v in step.inputs)
-    kind = parts[0].extent[0]
-    read = constants * share + activations if kind == "channels" else constants + activations * share
+    of_channels = parts[0].extent[0] == "channels"
+    read = constants * (share if of_channels else 1) + activations * (1 if of_channels else share)
     return cycles * share + read / _BYTES_PER_CYCLE
 
 

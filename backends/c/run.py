@@ -207,7 +207,7 @@ def build_batch(
     template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
     name = meta["name"]
     names = {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type}
-    names["parts"] = meta.get("threads", 1)
+    names["parts"] = 1 if trace else meta.get("threads", 1)  # a trace shows whole results
     text = render(template, names | {"trace": trace})
     flags = ("-include", str(RUNTIME / "qcc_trace.h")) if trace else ()
     build_folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of, short_names
 from qcc.backends.c.stages import Offsets, c_field, params_lines, stages
+from qcc.backends.parallel import is_long
 from qcc.backends.program import Operation, Port, Program
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
@@ -79,6 +80,7 @@ class Views:
             "threads": program.threads,
             "parts": program.parts,
             "stages": self.stages,
+            "is_long": is_long([op.sharing for op in program.operations]),
             "blocks": self._blocks,
         }
 

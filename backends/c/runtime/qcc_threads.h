@@ -1,8 +1,9 @@
 /* A pool of threads that compute the parts of a model's steps together.
  *
  * The caller provides the memory (an object of type qcc_pool), and is one of the threads itself. One call uses a pool at a
- * time; several models may take turns. Workers that have had nothing to do for some microseconds sleep until the next
- * run. A worker that sleeps, or that the system keeps from running, holds nothing up: the caller computes its parts.
+ * time; several models may take turns. Workers that have had nothing to do for some microseconds sleep. To wake one costs
+ * the caller some microseconds too, so a short run wakes them only where runs follow each other closely. A worker that
+ * sleeps, or that the system keeps from running, holds nothing up: the caller computes its parts.
  *
  * Needs POSIX threads and the atomic builtins of gcc and clang. Compiles as C99 and as C++17.
  */
@@ -41,6 +42,7 @@ typedef struct qcc_pool {
   uint32_t begin;
   int32_t parts;
   int32_t threads;
+  int64_t ended; /* when the latest run did, in nanoseconds */
   uint32_t sleepers;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
@@ -54,8 +56,9 @@ int qcc_pool_start(qcc_pool *pool, int32_t threads);
 /* Ends the workers and waits for them. */
 void qcc_pool_stop(qcc_pool *pool);
 
-/* Computes the stages in order, each one (all its parts) before the next. Without a pool (NULL), the caller does it alone. */
-void qcc_pool_run(qcc_pool *pool, qcc_stage *function, void *context, int32_t stages, int32_t parts);
+/* Computes the stages in order, each one (all its parts) before the next. Without a pool (NULL), the caller does it alone.
+ * is_long: 1 if it is worth to wake sleeping workers whenever the run takes place. */
+void qcc_pool_run(qcc_pool *pool, qcc_stage *function, void *context, int32_t stages, int32_t parts, int is_long);
 
 /* sizeof(qcc_pool) and its alignment, for callers in other languages. */
 int32_t qcc_pool_bytes(void);
