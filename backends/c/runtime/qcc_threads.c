@@ -64,22 +64,23 @@ static void take(qcc_pool *pool, qcc_pool_slot *slot, uint32_t stage) {
   }
 }
 
-/* Until the slot has something to do. Either the caller sees `sleepers` after it has set `end`, or this sees `end`. */
-static void sleep_until_run(qcc_pool *pool, qcc_pool_slot *slot) {
+/* Until someone wakes it, unless there is something to do. Either the caller sees `sleepers` after it has set `end`, or this
+ * sees `end`. It does not look again once woken: the run may be over, and the next one about to begin. */
+static void sleep_until_woken(qcc_pool *pool, qcc_pool_slot *slot) {
   (void)pthread_mutex_lock(&pool->mutex);
   __atomic_store_n(&slot->asleep, 1, __ATOMIC_RELAXED);
-  __atomic_add_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
-  while (!is_before(load(&slot->claimed), __atomic_load_n(&pool->end, __ATOMIC_SEQ_CST)) &&
-         !__atomic_load_n(&pool->stop, __ATOMIC_SEQ_CST)) {
+  __atomic_store_n(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
+  if (!is_before(load(&slot->claimed), __atomic_load_n(&pool->end, __ATOMIC_SEQ_CST)) &&
+      !__atomic_load_n(&pool->stop, __ATOMIC_SEQ_CST)) {
     (void)pthread_cond_wait(&pool->wake, &pool->mutex);
   }
-  __atomic_sub_fetch(&pool->sleepers, 1, __ATOMIC_SEQ_CST);
   __atomic_store_n(&slot->asleep, 0, __ATOMIC_RELAXED);
   (void)pthread_mutex_unlock(&pool->mutex);
 }
 
 static void wake_sleepers(qcc_pool *pool) {
   (void)pthread_mutex_lock(&pool->mutex);
+  __atomic_store_n(&pool->sleepers, 0, __ATOMIC_RELAXED);
   (void)pthread_cond_broadcast(&pool->wake);
   (void)pthread_mutex_unlock(&pool->mutex);
 }
@@ -101,7 +102,7 @@ static void *work(void *argument) {
     } else if (spins < SPINS_BEFORE_SLEEP) {
       relax(0);
     } else {
-      sleep_until_run(pool, slot);
+      sleep_until_woken(pool, slot);
       spins = 0;
     }
   }

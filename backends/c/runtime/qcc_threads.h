@@ -43,7 +43,7 @@ typedef struct qcc_pool {
   int32_t parts;
   int32_t threads;
   int64_t ended; /* when the latest run did, in nanoseconds */
-  uint32_t sleepers;
+  uint32_t sleepers; /* 0: all are awake, or about to be */
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   pthread_t workers[QCC_THREADS_MAX];
