@@ -8,16 +8,21 @@ from math import prod
 from qcc.backends.kernel import Call, Kernel, Part, Split, Step
 
 GRAIN = 64  # elements: flat ranges begin at whole vectors and cache lines
-OUTPUT_STRIDE = "output_stride"  # the params field that lets a kernel write some channels of each pixel
+OUTPUT_STEP = (
+    "output_step"  # elements from pixel to pixel: with this field a kernel can write some channels of each
+)
 _BYTES_PER_CYCLE = 16  # read from a cache that is not the first, to tell good ways to split from better ones
 _OF_PIXELS = ("factors", "weight")  # constants with a value for each output pixel
 
 
 def parts_of(kernel: Kernel, step: Step, call: Call, threads: int, cycles: float) -> tuple[Part, ...]:
     """The best parts for ``threads`` threads, none where the call cannot be split. ``cycles``: of the whole call."""
+    ways = (kernel.split,) if kernel.split else FAMILIES.get(kernel.params_type, ())
+    if kernel.channel_block:
+        ways = (*ways, split_channels(kernel.channel_block))
     found = []
-    for split in (kernel.split or FAMILIES.get(kernel.params_type), split_channels(kernel.channel_block)):
-        parts = split(step, call, threads) if split is not None else ()
+    for split in ways:
+        parts = split(step, call, threads)
         if len(parts) > 1 and _keeps_in_place(kernel, step, call, parts):
             found.append(parts)
     return min(found, key=lambda parts: part_cycles(step, call, parts, cycles), default=())
@@ -90,8 +95,11 @@ def _window(call: Call, params: Mapping[str, int], axis: str, threads: int, what
     """Parts along ``axis``; the other axis is whole, or 1 where the axis is "width"."""
     pad = "pad_top" if axis == "height" else "pad_left"
     width = (params["input_width"], params["output_width"]) if axis == "height" else (1, 1)
-    read = width[0] * params.get("input_channels", params.get("channels", 1))
-    written = width[1] * params.get("output_channels", params.get("channels", 1))
+    read, written = (
+        columns
+        * next(params[name] for name in (f"{side}_step", f"{side}_channels", "channels") if name in params)
+        for side, columns in zip(("input", "output"), width, strict=True)
+    )
     parts = []
     for start, end in ranges(params[f"output_{axis}"], threads):
         first = start * params[f"stride_{axis}"] - params[pad]
@@ -135,15 +143,13 @@ def split_resize(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
 
 
 # ---------------------------------------------------------------- channels
-def split_channels(block: int) -> Split | None:
+def split_channels(block: int) -> Split:
     """Output channels in whole blocks, of kernels whose constants are packed in such blocks."""
 
     def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
         params = _integers(call)
-        pixels = params["rows"] if "rows" in params else params["output_height"] * params["output_width"]
-        if params.get("groups", 1) != 1 or (
-            OUTPUT_STRIDE not in params and pixels * params.get("batch", 1) != 1
-        ):
+        pixels = prod(params.get(name, 1) for name in ("batch", "rows", "output_height", "output_width"))
+        if params.get("groups", 1) != 1 or (pixels != 1 and OUTPUT_STEP not in params):
             return ()
         bias = call.constants["bias"]
         rounded = params["output_channels"] if bias is None else bias.size
@@ -162,7 +168,12 @@ def split_channels(block: int) -> Split | None:
             for start, end in ranges(params["output_channels"], threads, block)
         )
 
-    return split if block else None
+    return split
+
+
+def split_vectors(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Output channels in blocks of ``vectors`` registers of 16."""
+    return split_channels(16 * _integers(call)["vectors"])(step, call, threads)
 
 
 # ---------------------------------------------------------------- flat ranges and outer axes
@@ -299,27 +310,29 @@ _outer = split_rows("outer", "count", "inner")
 _channels = split_rows("rows", "channels")
 _count = split_rows("count")
 
-FAMILIES: Mapping[str, Split] = {
-    "qcc_conv2d_params": split_window,
-    "qcc_f32_conv2d_params": split_window,
-    "qcc_avx512_depthwise_params": split_window,
-    "qcc_max_pool2d_params": split_window,
-    "qcc_avg_pool2d_params": split_window,
-    "qcc_f32_pool2d_params": split_window,
-    "qcc_resize_linear_params": split_resize,
-    "qcc_f32_resize_linear_params": split_resize,
-    "qcc_dense_params": split_dense,
-    "qcc_dense_accumulator_params": split_dense,
-    "qcc_binary_params": split_binary("count", ("a_stride", "b_stride"), "b"),
-    "qcc_f32_binary_params": split_binary("shape", ("a_strides", "b_strides"), "constant"),
-    "qcc_requantize_params": _channels,
-    "qcc_table_params": _channels,
-    "qcc_f32_affine_params": _channels,
-    "qcc_f32_unary_params": _count,
-    "qcc_quantize_params": _count,
-    "qcc_softmax_params": _softmax,
-    "qcc_wide_softmax_params": _softmax,
-    "qcc_f32_softmax_params": _outer,
-    "qcc_copy_params": split_copy,
-    "qcc_concat_params": split_concat,
+FAMILIES: Mapping[str, tuple[Split, ...]] = {
+    "qcc_conv2d_params": (split_window,),
+    "qcc_f32_conv2d_params": (split_window,),
+    "qcc_avx512_conv_params": (split_window, split_vectors),
+    "qcc_avx2_conv2d_params": (split_window,),
+    "qcc_avx512_depthwise_params": (split_window,),
+    "qcc_max_pool2d_params": (split_window,),
+    "qcc_avg_pool2d_params": (split_window,),
+    "qcc_f32_pool2d_params": (split_window,),
+    "qcc_resize_linear_params": (split_resize,),
+    "qcc_f32_resize_linear_params": (split_resize,),
+    "qcc_dense_params": (split_dense,),
+    "qcc_dense_accumulator_params": (split_dense,),
+    "qcc_binary_params": (split_binary("count", ("a_stride", "b_stride"), "b"),),
+    "qcc_f32_binary_params": (split_binary("shape", ("a_strides", "b_strides"), "constant"),),
+    "qcc_requantize_params": (_channels,),
+    "qcc_table_params": (_channels,),
+    "qcc_f32_affine_params": (_channels,),
+    "qcc_f32_unary_params": (_count,),
+    "qcc_quantize_params": (_count,),
+    "qcc_softmax_params": (_softmax,),
+    "qcc_wide_softmax_params": (_softmax,),
+    "qcc_f32_softmax_params": (_outer,),
+    "qcc_copy_params": (split_copy,),
+    "qcc_concat_params": (split_concat,),
 }

@@ -92,7 +92,7 @@ class CompiledModel:
     def save(self, folder: str | Path) -> Path:
         """Write the C library, the graphs it came from and report.json; whole or not at all."""
         options = self.compilation.options
-        recorded = {"precision": options.precision, "io": options.boundary}
+        recorded: dict[str, str] = {"precision": options.precision, "io": options.boundary}
         if options.threads > 1:
             recorded["threads"] = str(options.threads)
         emitted = EmitOptions(
