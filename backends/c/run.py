@@ -73,12 +73,12 @@ class Library(Compiled):
         function.argtypes = [ctypes.c_void_p] * 3
         function.restype = ctypes.c_int
         self._function = function
-        self._arena = _aligned(meta["arena_bytes"], meta["arena_align"])
+        self._arena = aligned_bytes(meta["arena_bytes"], meta["arena_align"])
 
     def run_bytes(self, inputs: Bytes) -> Bytes:
         """One call for each sample. Raises VerifyError when a call fails."""
-        source = _aligned(self.meta["input_bytes"], 64)
-        result = _aligned(self.meta["output_bytes"], 64)
+        source = aligned_bytes(self.meta["input_bytes"], 64)
+        result = aligned_bytes(self.meta["output_bytes"], 64)
         outputs = np.zeros((len(inputs), self.meta["output_bytes"]), np.uint8)
         addresses = [a.ctypes.data for a in (self._arena, source, result)]
         for row, output in zip(inputs, outputs, strict=True):
@@ -91,7 +91,10 @@ class Library(Compiled):
 
     def prepared(self, sample: Bytes) -> Callable[[], int]:
         """A call on one sample, u8[input_bytes], with nothing left to do but the inference: for timing."""
-        source, result = _aligned(self.meta["input_bytes"], 64), _aligned(self.meta["output_bytes"], 64)
+        source, result = (
+            aligned_bytes(self.meta["input_bytes"], 64),
+            aligned_bytes(self.meta["output_bytes"], 64),
+        )
         source[:] = sample
         memory = (self._arena, source, result)
         addresses = [ctypes.c_void_p(a.ctypes.data) for a in memory]
@@ -122,6 +125,32 @@ class Emulated(Compiled):
                 f"{self.path.name} stopped after {data.size // self.meta['output_bytes']} samples"
             )
         return data.reshape(len(inputs), self.meta["output_bytes"])
+
+
+class StepTimer:
+    """A library in an emitted ``folder`` of its own, built so that its steps report their times.
+
+    ``memory``: the arena, an input and an output, large enough; ``nanoseconds``: i64[steps], the least of each step.
+    Raises TargetError where building fails.
+    """
+
+    def __init__(self, folder: Path, target: Target, memory: tuple[Bytes, Bytes, Bytes]) -> None:
+        require_instructions(target)
+        meta = read_metadata(folder)
+        text = render("time_steps.c.in", _c_names(meta))
+        (folder / "time_steps.c").write_text(text, encoding="utf-8", newline="\n")
+        path = build_shared(folder, target, flags=("-include", str(RUNTIME / "qcc_step_times.h")))
+        self._function = getattr(_open_library(path), f"{meta['name']}_time_steps")
+        self._function.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_int]
+        self._function.restype = ctypes.c_int
+        self.nanoseconds = np.full(len(meta["layers"]), np.iinfo(np.int64).max, np.int64)
+        self._memory = (*memory, self.nanoseconds)
+
+    def run(self, inferences: int) -> None:
+        """Lower ``nanoseconds`` where a step takes less."""
+        status = self._function(*(a.ctypes.data for a in self._memory), inferences)
+        if status != 0:
+            raise VerifyError(f"a timed library returned {status}")
 
 
 def load(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
@@ -168,15 +197,11 @@ def build_batch(
     folder: Path, target: Target, meta: Mapping[str, Any], build_folder: Path, *, trace: bool = False
 ) -> Path:
     """The program behind ``Emulated``; with ``trace`` it writes the results of all steps."""
-    kinds = {p["dtype"] for p in meta["inputs"]}, {p["dtype"] for p in meta["outputs"]}
-    in_type, out_type = ("int8_t" if k == {"s8"} else "float" if k == {"f32"} else "void" for k in kinds)
     template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
-    name = meta["name"]
-    names = {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type}
-    text = render(template, names | {"trace": trace})
+    text = render(template, _c_names(meta) | {"trace": trace})
     flags = ("-include", str(RUNTIME / "qcc_trace.h")) if trace else ()
     build_folder.mkdir(parents=True, exist_ok=True)
-    main = build_folder / f"{name}_batch.c"
+    main = build_folder / f"{meta['name']}_batch.c"
     main.write_text(text, encoding="utf-8", newline="\n")
     if not target.semihosting:
         return build_program(folder, target, [main], build_folder, flags)
@@ -185,6 +210,13 @@ def build_batch(
     return build_program(
         folder, target, sources, build_folder, (*flags, f"-I{RUNTIME}"), (script, *_builtins(target))
     )
+
+
+def _c_names(meta: Mapping[str, Any]) -> dict[str, str]:
+    """What the templates of programs around a library call it."""
+    kinds = {p["dtype"] for p in meta["inputs"]}, {p["dtype"] for p in meta["outputs"]}
+    in_type, out_type = ("int8_t" if k == {"s8"} else "float" if k == {"f32"} else "void" for k in kinds)
+    return {"name": meta["name"], "NAME": meta["name"].upper(), "in_type": in_type, "out_type": out_type}
 
 
 def _open_library(path: Path) -> ctypes.CDLL:
@@ -197,7 +229,8 @@ def _builtins(target: Target) -> tuple[str, ...]:
     return ("-lgcc",) if any(c.argv[0].endswith("gcc") for c in target.compilers[:1]) else ()
 
 
-def _aligned(size: int, alignment: int) -> Bytes:
+def aligned_bytes(size: int, alignment: int) -> Bytes:
+    """Zeros whose address is a multiple of ``alignment``."""
     memory = np.zeros(size + alignment, np.uint8)
     start = -memory.ctypes.data % alignment
     return memory[start : start + size]
