@@ -24,7 +24,7 @@ import numpy as np
 
 from qcc.backends.c.build import find_compiler, run_tool
 from qcc.backends.c.emit import RUNTIME, emit
-from qcc.backends.c.run import Bytes, StepTimer, aligned_bytes, require_instructions
+from qcc.backends.c.run import Bytes, StepTimer, require_instructions, whole_pages
 from qcc.backends.kernel import Step
 from qcc.backends.program import Program, build_program
 from qcc.backends.select import Candidate, Order
@@ -39,11 +39,11 @@ Measure = Callable[[Sequence[Program], Progress], list[list[float]]]
 
 FORMAT = "qcc tuning 1"
 PORTABLE = 1  # rows of this priority, and below, are for any processor
-MARGIN = 0.02  # the first by estimate stays unless another is faster by more than this share
+MARGIN = 0.02  # the first by estimate stays unless another is faster by more than this share,
+TICKS = 0.02  # and by more than these microseconds: clocks may tick in steps of 10 ns
 SECONDS = 0.5  # of measuring each library
 BLOCK_SECONDS = 0.01
 MIN_BLOCKS = 3
-PAGE = 4096
 SEED = 0
 
 
@@ -71,7 +71,7 @@ def tune(
         (len(c) for key, c in found if len(c) > 1 and not _labels(c) <= times.get(key, {}).keys()), default=0
     )
     if count:
-        programs = [build_program(graph, target, graph.name, io, _choose(i)) for i in range(count)]
+        programs = [build_program(graph, target, graph.name, io, order=_choose(i)) for i in range(count)]
         measured = _mean_times(found, programs, (measure or measure_steps)(programs, progress))
         for key, labels in measured.items():
             times.setdefault(key, {}).update(labels)
@@ -112,7 +112,7 @@ def _by_time(times: Times, target: Target, machine: str) -> Order:
         timed = [replace(c, microseconds=known.get(c.kernel.label)) for c in candidates]
         if len(contenders(candidates)) == 1 or timed[0].microseconds is None:
             return candidates
-        limit = timed[0].microseconds * (1 - MARGIN)
+        limit = timed[0].microseconds * (1 - MARGIN) - TICKS
         fastest = min(timed, key=lambda c: inf if c.microseconds is None else c.microseconds)
         first = fastest if (fastest.microseconds or inf) < limit else timed[0]
         rest = (c for c in timed if c is not first)
@@ -243,10 +243,10 @@ def _write_times(file: Path, times: Times) -> None:
 def measure_steps(programs: Sequence[Program], progress: Progress) -> list[list[float]]:
     """Least microseconds of each operation of each program, all in turns. Raises TargetError where building fails.
 
-    All use the same memory: where its pages lie in the caches changes times by several per cent.
+    All use the same memory: with an arena of each one's own, times of equal kernels differ by several per cent.
     """
-    arena = aligned_bytes(max(p.plan.arena_bytes for p in programs), PAGE)
-    memory = (arena, _noise(programs[0]), aligned_bytes(programs[0].output_bytes, PAGE))
+    arena = whole_pages(max(p.plan.arena_bytes for p in programs))
+    memory = (arena, _noise(programs[0]), whole_pages(programs[0].output_bytes))
     with tempfile.TemporaryDirectory(prefix="qcc-tune-") as name:
         timers = []
         for index, program in enumerate(programs):
@@ -277,7 +277,7 @@ def _seconds_of(timer: StepTimer, calls: int) -> float:
 def _noise(program: Program) -> Bytes:
     """An input block of random numbers: any integers, or floats around 0."""
     rng = np.random.default_rng(SEED)
-    block = aligned_bytes(program.input_bytes, PAGE)
+    block = whole_pages(program.input_bytes)
     block[:] = rng.integers(0, 256, program.input_bytes, np.uint8)
     for port in program.inputs:
         if not port.value.type.dtype.is_integer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -73,12 +74,12 @@ class Library(Compiled):
         function.argtypes = [ctypes.c_void_p] * 3
         function.restype = ctypes.c_int
         self._function = function
-        self._arena = aligned_bytes(meta["arena_bytes"], meta["arena_align"])
+        self._arena = _aligned(meta["arena_bytes"], meta["arena_align"])
 
     def run_bytes(self, inputs: Bytes) -> Bytes:
         """One call for each sample. Raises VerifyError when a call fails."""
-        source = aligned_bytes(self.meta["input_bytes"], 64)
-        result = aligned_bytes(self.meta["output_bytes"], 64)
+        source = _aligned(self.meta["input_bytes"], 64)
+        result = _aligned(self.meta["output_bytes"], 64)
         outputs = np.zeros((len(inputs), self.meta["output_bytes"]), np.uint8)
         addresses = [a.ctypes.data for a in (self._arena, source, result)]
         for row, output in zip(inputs, outputs, strict=True):
@@ -91,10 +92,7 @@ class Library(Compiled):
 
     def prepared(self, sample: Bytes) -> Callable[[], int]:
         """A call on one sample, u8[input_bytes], with nothing left to do but the inference: for timing."""
-        source, result = (
-            aligned_bytes(self.meta["input_bytes"], 64),
-            aligned_bytes(self.meta["output_bytes"], 64),
-        )
+        source, result = _aligned(self.meta["input_bytes"], 64), _aligned(self.meta["output_bytes"], 64)
         source[:] = sample
         memory = (self._arena, source, result)
         addresses = [ctypes.c_void_p(a.ctypes.data) for a in memory]
@@ -178,6 +176,11 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
     return Emulated(path, meta | {"outputs": ports, "output_bytes": end}, target)
 
 
+def whole_pages(size: int) -> Bytes:
+    """Zeros that begin where a page begins."""
+    return _aligned(size, mmap.PAGESIZE)
+
+
 def require_instructions(target: Target) -> None:
     """Raise TargetError where this processor cannot execute a native target's code, which would end the process."""
     if target.is_native:
@@ -229,8 +232,7 @@ def _builtins(target: Target) -> tuple[str, ...]:
     return ("-lgcc",) if any(c.argv[0].endswith("gcc") for c in target.compilers[:1]) else ()
 
 
-def aligned_bytes(size: int, alignment: int) -> Bytes:
-    """Zeros whose address is a multiple of ``alignment``."""
+def _aligned(size: int, alignment: int) -> Bytes:
     memory = np.zeros(size + alignment, np.uint8)
     start = -memory.ctypes.data % alignment
     return memory[start : start + size]
