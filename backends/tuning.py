@@ -71,6 +71,7 @@ def tune(
         (len(c) for key, c in found if len(c) > 1 and not _labels(c) <= times.get(key, {}).keys()), default=0
     )
     if count:
+        _write_times(file, {})  # what cannot be kept is not measured
         programs = [build_program(graph, target, graph.name, io, order=_choose(i)) for i in range(count)]
         measured = _mean_times(found, programs, (measure or measure_steps)(programs, progress))
         for key, labels in measured.items():

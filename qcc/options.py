@@ -50,6 +50,9 @@ class CompileOptions:
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
 
+        if self.tune_file is not None and not self.tune:
+            raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
+
     @property
     def boundary(self) -> Literal["int8", "float"]:
         """The boundary that is really there: a float32 program has no other than float."""

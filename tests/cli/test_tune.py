@@ -92,6 +92,11 @@ def test_what_cannot_be_tuned_is_an_error_before_the_work(qcc, model: Path, tmp_
     result = qcc(*command, "--tune-file", model)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {model} is no file of tuning results")
+    result = qcc(*command[:-1], "--tune-file", tmp_path / "t.json")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: a tune file without tuning has no use\nhint: add --tune (tune=True)\n",
+    )
 
 
 def test_targets_lists_the_kernels_of_one(qcc, measured: list[int]) -> None:
