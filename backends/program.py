@@ -10,7 +10,7 @@ from qcc.backends.c.names import library_name
 from qcc.backends.kernel import Call, Kernel, Part, Step
 from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
 from qcc.backends.parallel import Sharing, share_work
-from qcc.backends.select import Candidate, Refusal, Selection, is_alias, select
+from qcc.backends.select import Candidate, Order, Refusal, Selection, as_ranked, is_alias, select
 from qcc.backends.target import Target
 from qcc.ir.errors import TargetError
 from qcc.ir.graph import Graph, Value
@@ -39,8 +39,8 @@ class Port:
 class Operation:
     """One kernel call. ``workspace``: offset in the arena, None when the call needs none.
 
-    ``refused``, ``candidates``: the rows that could not, or could, do the step; ``sharing``: how threads share it;
-    ``part_workspace_bytes``: from the workspace of one part to that of the next.
+    ``refused``, ``candidates``: see ``Selection``; ``sharing``: how threads share the step; ``part_workspace_bytes``:
+    from the workspace of one part to that of the next.
     """
 
     step: Step
@@ -66,6 +66,15 @@ class Operation:
     def workspace_bytes(self) -> int:
         """Scratch memory of all parts."""
         return self.part_workspace_bytes * max(1, len(self.parts))
+
+    @property
+    def beaten(self) -> tuple[Candidate, ...]:
+        """Candidates that competed with the kernel: of its priority, or measured."""
+        return tuple(
+            c
+            for c in self.candidates[1:]
+            if c.microseconds is not None or c.kernel.priority == self.kernel.priority
+        )
 
     @property
     def macs(self) -> int:
@@ -106,10 +115,18 @@ class Program:
         return self.places[id(value)]
 
 
-def build_program(graph: Graph, target: Target, name: str, io: str = "int8", threads: int = 1) -> Program:
+def build_program(
+    graph: Graph,
+    target: Target,
+    name: str,
+    io: str = "int8",
+    threads: int = 1,
+    order: Order = as_ranked,
+) -> Program:
     """Select kernels, pack constants, share the work of steps between ``threads``, plan memory.
 
-    ``io``: see ``with_boundary``. Raises TargetError when a step has no kernel, or the target no threads.
+    ``io``: see ``with_boundary``; ``order``: see ``select``. Raises TargetError when a step has no kernel, or the
+    target no threads.
     """
     if threads > 1 and target.semihosting:
         raise TargetError(
@@ -117,7 +134,7 @@ def build_program(graph: Graph, target: Target, name: str, io: str = "int8", thr
             hint="compile with one thread, the default",
         )
     graph = with_boundary(graph, io)
-    selections = select(graph, target.kernels)
+    selections = select(graph, target.kernels, order)
     calls = [s.kernel.lower(s.step) for s in selections]
     inputs, input_bytes = _ports(graph.inputs, [v.name for v in graph.inputs])
     outputs, output_bytes = _ports(graph.outputs, graph.output_names)

@@ -26,6 +26,8 @@ from qcc.cli_base import (
     plugin_option,
     progress,
     shape_option,
+    tune_file_option,
+    tune_option,
     verify_each_option,
     warn,
 )
@@ -102,6 +104,8 @@ def main() -> None:
     show_default=True,
     help="Threads that share each inference, where that is faster.",
 )
+@tune_option
+@tune_file_option
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option

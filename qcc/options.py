@@ -23,6 +23,8 @@ class CompileOptions:
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
+    ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
+    the cache folder of the system).
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
     """
 
@@ -38,6 +40,8 @@ class CompileOptions:
     seed: int = 0
     synthetic_samples: int = 16
     shapes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    tune: bool = False
+    tune_file: Path | None = None
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
@@ -53,6 +57,9 @@ class CompileOptions:
             raise QccError(
                 f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"
             )
+
+        if self.tune_file is not None and not self.tune:
+            raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
 
     @property
     def boundary(self) -> Literal["int8", "float"]:
