@@ -120,8 +120,8 @@ def build_program(
     target: Target,
     name: str,
     io: str = "int8",
-    threads: int = 1,
     order: Order = as_ranked,
+    threads: int = 1,
 ) -> Program:
     """Select kernels, pack constants, share the work of steps between ``threads``, plan memory.
 

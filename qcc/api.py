@@ -83,8 +83,8 @@ class CompiledModel:
             find_target(options.target),
             options.name or compilation.graph.name,
             options.boundary,
+            _order(compilation, progress),
             options.threads,
-            order=_order(compilation, progress),
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
