@@ -105,7 +105,6 @@ def _rows(
             accepts=accepts,
             priority=10,
             in_place=(1,),
-            channel_block=BLOCK,
         )
         for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
     )
