@@ -33,6 +33,7 @@ from qcc.backends.target import Target, find_target
 from qcc.ir import interpreter
 from qcc.ir.errors import QccError, TargetError
 from qcc.ir.graph import Graph
+from qcc.ir.op import OPS, Case
 from qcc.ir.ops.rearrange import Concat
 from qcc.options import CompileOptions
 
@@ -159,6 +160,35 @@ def test_every_family_of_kernels_gives_the_same_bytes(
         built, program = library(graph, quick, threads, tmp_path)
         assert_same(built.run(inputs), expected)
         assert sum(bool(op.parts) for op in program.operations) > len(program.operations) / 3
+
+
+@pytest.mark.compiler
+@pytest.mark.usefixtures("eager")
+def test_wide_convolutions_of_small_images(target: Callable[[str], Target], tmp_path: Path) -> None:
+    """Where channels are what threads share best, and where their blocks and registers are not full."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for outputs, kernel, size in (
+        (256, 3, 3),
+        (200, 1, 3),
+        (130, 3, 2),
+        (192, 2, 4),
+        (330, 1, 1),
+        (64, 3, 3),
+    ):
+        arrays = [
+            rng.normal(size=shape).astype(np.float32)
+            for shape in ((1, size, size, 36), (outputs, kernel, kernel, 36), (outputs,))
+        ]
+        op = OPS["conv2d"](pads=(kernel // 2,) * 4)
+        cases.append((f"conv{outputs}", Case(op, tuple(arrays), (False, True, True))))
+    graph = planned_graph(float_graph(cases), case_inputs(cases))
+    inputs = {v.name: rng.integers(-128, 128, (8, *v.type.shape)).astype(np.int8) for v in graph.inputs}
+    for threads in (2, 3):
+        built, program = library(graph, target("x86-avx512vnni"), threads, tmp_path)
+        assert_same(
+            built.run(inputs), interpreter.run(program.graph, {n: x[:, 0] for n, x in inputs.items()})
+        )
 
 
 @pytest.mark.compiler
