@@ -45,9 +45,13 @@ def build_shared(
     if not target.is_native:
         raise TargetError(f"target {target.name} is not native: its libraries cannot be loaded here")
     build_folder = build_folder or folder / "build"
-    sources = library_sources(folder)
-    objects = compile_sources(sources, target, build_folder, (*flags, "-fPIC", f"-I{folder}"))
     result = build_folder / f"lib{folder.name}.so"
+    return link_shared(library_sources(folder), target, result, (*flags, f"-I{folder}"))
+
+
+def link_shared(sources: Sequence[Path], target: Target, result: Path, flags: Sequence[str] = ()) -> Path:
+    """Compile ``sources`` into the shared library ``result``; returns its path. Objects go beside it."""
+    objects = compile_sources(sources, target, result.parent, (*flags, "-fPIC"))
     _run([*_compiler(target).argv, *target.flags, *flags, "-shared", *map(str, objects), "-o", str(result)])
     return result
 
