@@ -235,7 +235,13 @@ def contend(
         for number in range(rounds + 1):  # the first one warms up
             for index in range(len(workers)):
                 worker, row, duration = workers[(index + number) % len(workers)]
-                times = worker.time(duration)
+                if row.error:
+                    continue
+                try:
+                    times = worker.time(duration)
+                except PeerError as error:
+                    row.error = str(error)
+                    continue
                 if number > 0:
                     row.medians.append(times["median_us"])
                     row.minima.append(times["min_us"])

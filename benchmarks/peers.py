@@ -209,9 +209,9 @@ class Worker:
         line = self._process.stdout.readline() if ready else ""
         if not line:
             self._process.kill()
-            self._process.wait()
+            status = self._process.wait()
             self._log.seek(0)
-            message = last_line(self._log.read())
+            message = f"ended with status {status}: {last_line(self._log.read())}"
             self.close()
             raise PeerError(message)
         self._process.send_signal(signal.SIGSTOP)

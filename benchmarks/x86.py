@@ -129,7 +129,7 @@ def report(rows: Sequence[Row], peak: Row, target: str) -> None:
     for row in rows:
         groups.setdefault((row.model, row.threads), []).append(row)
     for (model, threads), group in groups.items():
-        peers = [row.min_us for row in group if row.minima and row.engine not in (OURS, OURS_IN_C)]
+        peers = [row.min_us for row in group if not row.error and row.engine not in (OURS, OURS_IN_C)]
         for row in group:
             cells = [model if row is group[0] else "", row.engine, str(threads)]
             if row.error:

@@ -35,7 +35,7 @@ from qcc.float_runtime import FloatRuntime
 from qcc.options import CompileOptions
 from qcc.passes.calibrate import CALIBRATORS
 from qcc.saved import SavedLibrary, open_saved
-from qcc.timing import time_call, time_library
+from qcc.timing import time_call, time_library, time_steps
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -215,9 +215,10 @@ def _samples(
     "--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Per engine."
 )
 def bench_command(out: Path, data: Path | None, seconds: float) -> None:
-    """Time per inference of the library in OUT, against onnxruntime.
+    """Time per inference of the library in OUT, against onnxruntime, and of each of its layers.
 
-    onnxruntime runs the same graph in float32 on one thread.
+    onnxruntime runs the same graph in float32 on one thread. Layers are timed in a library of their own, with a clock behind
+    each; what the clock itself takes is left out.
     """
     saved = open_saved(out)
     inputs = _samples(saved, data, None)[0]
@@ -228,8 +229,11 @@ def bench_command(out: Path, data: Path | None, seconds: float) -> None:
         ours = time_library(library, saved.graph, inputs, saved.float_boundary, seconds)
         report("timing onnxruntime", 0, 0)
         reference = time_call(FloatRuntime(saved.float_graph, threads=1).prepared(inputs), seconds)
+        report("timing the layers", 0, 0)
+        steps = time_steps(saved.build_timed(), saved.graph, inputs, saved.float_boundary, seconds)
     float_macs = sum(n.op.macs(n.signature) for n in saved.float_graph.nodes)
     console().print(tables.timings(ours, saved.record["macs"], reference, float_macs))
+    console().print(tables.step_timings(steps))
 
 
 main.add_command(explain_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ PEAK_ROUNDS = 20_000  # of the inner loop: about a tenth of a millisecond
 
 
 class QccLibrary(Engine):
-    """``NAME_run(arena, in, out)`` on memory of its own; ``meta``: the record in NAME.json."""
+    """``NAME_run`` on memory of its own, or ``NAME_run_parallel`` and a pool; ``meta``: the record in NAME.json."""
 
     def __init__(self, library: Path, meta: dict[str, Any], sample: Array) -> None:
         self._meta = meta
-        self.function = getattr(ctypes.CDLL(str(library)), f"{meta['name']}_run")
-        self.function.argtypes, self.function.restype = [ctypes.c_void_p] * 3, ctypes.c_int
+        shared = ctypes.CDLL(str(library))
         self._memory = [aligned(meta[f"{what}_bytes"], 64) for what in ("arena", "input", "output")]
-        self.addresses = [ctypes.c_void_p(m.ctypes.data) for m in self._memory]
+        self._pool = start_pool(shared, meta["threads"]) if meta.get("threads", 1) > 1 else None
+        self.function = getattr(shared, f"{meta['name']}_run{'_parallel' if self._pool is not None else ''}")
+        used = [*([self._pool] if self._pool is not None else []), *self._memory]
+        self.function.argtypes, self.function.restype = [ctypes.c_void_p] * len(used), ctypes.c_int
+        self.addresses = [ctypes.c_void_p(m.ctypes.data) for m in used]
         self.outputs(sample)
 
     def infer(self) -> object:
@@ -51,12 +55,22 @@ class LoopInC(QccLibrary):
     def __init__(self, library: Path, meta: dict[str, Any], sample: Array, loop: Path) -> None:
         super().__init__(library, meta, sample)
         self._loop = ctypes.CDLL(str(loop)).call_loop
-        self._loop.argtypes, self._loop.restype = [ctypes.c_void_p] * 4 + [ctypes.c_long], ctypes.c_int
-        self._run = ctypes.cast(self.function, ctypes.c_void_p)
+        self._loop.argtypes, self._loop.restype = [ctypes.c_void_p] * 5 + [ctypes.c_long], ctypes.c_int
+        pool = [] if self._pool is not None else [None]
+        self._arguments = [ctypes.addressof(self.function), *pool, *self.addresses]
 
     def repeat(self, count: int) -> None:
         """``count`` inferences, without Python between them."""
-        self._loop(self._run, *self.addresses, count)
+        self._loop(*self._arguments, count)
+
+
+def start_pool(shared: ctypes.CDLL, threads: int) -> Array:
+    """The memory of a running qcc_pool. Raises OSError where the system has no more threads."""
+    memory = aligned(shared.qcc_pool_bytes(), shared.qcc_pool_align())
+    error = shared.qcc_pool_start(ctypes.c_void_p(memory.ctypes.data), threads)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return memory
 
 
 class Peak(Engine):
