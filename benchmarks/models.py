@@ -15,6 +15,7 @@ import random_models
 
 MODELS = ("kws", "ic", "resnet20", "squeezenet", "mobilenetv2", "vww", "ad", "ultraface_rfb320")
 CALIBRATION_SAMPLES = 100
+CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"  # random models, and the files of peers
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "zoo"
 
 

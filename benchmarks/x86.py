@@ -44,15 +44,13 @@ from contest import (
     locked,
     peak_job,
 )
-from models import MODELS, find_zoo, load_entry
+from models import CACHE, MODELS, find_zoo, load_entry
 from peers import Installed, peers_option
 from rich.console import Console
 from rich.table import Table
 
 from qcc.backends.targets import find_target
 from qcc.backends.x86.features import processor_features
-
-CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"
 
 
 def path_option(name: str, variable: str, text: str) -> Callable[..., Any]:

@@ -120,10 +120,7 @@ class TimedLibrary(Library):
         source[:] = sample
         times = np.zeros(1 + len(self.meta["layers"]))
         memory = (self._arena, source, result, times)
-        addresses = [
-            self._run,
-            *(ctypes.c_void_p(m.ctypes.data) for m in memory),
-        ]
+        addresses = [self._run, *(ctypes.c_void_p(m.ctypes.data) for m in memory)]
         cost = self._cost()
 
         def call(keep: object = memory) -> Array:  # the call holds the memory it writes to

@@ -32,6 +32,10 @@ class Job:
         """Calibration samples, each with a leading 1."""
         return [x[None] for x in np.load(self.calibration)]
 
+    def sample(self) -> Array:
+        """The first one, without the memory of the others."""
+        return np.array(np.load(self.calibration, mmap_mode="r")[:1])
+
 
 class Engine(ABC):
     """A loaded model with an input in place. ``macs``: multiply-accumulates of an inference, where only the engine knows."""

@@ -101,14 +101,14 @@ def load(job: Job) -> Engine:
     """``job.prepared`` is a JSON file: {"library": ..., "record": ..., "loop": ...}."""
     paths = json.loads(Path(job.prepared).read_text(encoding="utf-8"))
     meta = json.loads(Path(paths["record"]).read_text(encoding="utf-8"))
-    return QccLibrary(Path(paths["library"]), meta, job.samples()[0])
+    return QccLibrary(Path(paths["library"]), meta, job.sample())
 
 
 def load_loop(job: Job) -> Engine:
     """As ``load``."""
     paths = json.loads(Path(job.prepared).read_text(encoding="utf-8"))
     meta = json.loads(Path(paths["record"]).read_text(encoding="utf-8"))
-    return LoopInC(Path(paths["library"]), meta, job.samples()[0], Path(paths["loop"]))
+    return LoopInC(Path(paths["library"]), meta, job.sample(), Path(paths["loop"]))
 
 
 def load_peak(job: Job) -> Engine:

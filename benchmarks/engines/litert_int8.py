@@ -42,4 +42,4 @@ class LiteRt(Engine):
 
 def load(job: Job) -> Engine:
     """The converted model."""
-    return LiteRt(job.prepared, job.samples()[0], job.threads)
+    return LiteRt(job.prepared, job.sample(), job.threads)

@@ -30,4 +30,4 @@ class OpenVino(Engine):
 
 def load(job: Job) -> Engine:
     """The quantized model."""
-    return OpenVino(job.prepared, job.samples()[0], job.threads)
+    return OpenVino(job.prepared, job.sample(), job.threads)

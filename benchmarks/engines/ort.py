@@ -34,9 +34,9 @@ class OnnxRuntime(Engine):
 
 def load_float(job: Job) -> Engine:
     """The model as it is."""
-    return OnnxRuntime(job.model, job.samples()[0], job.threads)
+    return OnnxRuntime(job.model, job.sample(), job.threads)
 
 
 def load_int8(job: Job) -> Engine:
     """The quantized model."""
-    return OnnxRuntime(job.prepared, job.samples()[0], job.threads)
+    return OnnxRuntime(job.prepared, job.sample(), job.threads)
