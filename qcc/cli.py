@@ -229,11 +229,15 @@ def bench_command(out: Path, data: Path | None, seconds: float) -> None:
         ours = time_library(library, saved.graph, inputs, saved.float_boundary, seconds)
         report("timing onnxruntime", 0, 0)
         reference = time_call(FloatRuntime(saved.float_graph, threads=1).prepared(inputs), seconds)
-        report("timing the layers", 0, 0)
-        steps = time_steps(saved.build_timed(), saved.graph, inputs, saved.float_boundary, seconds)
+        steps = None
+        if saved.record.get("threads", 1) == 1:
+            report("timing the layers", 0, 0)
+            steps = time_steps(saved.build_timed(), saved.graph, inputs, saved.float_boundary, seconds)
     float_macs = sum(n.op.macs(n.signature) for n in saved.float_graph.nodes)
     console().print(tables.timings(ours, saved.record["macs"], reference, float_macs))
-    console().print(tables.step_timings(steps))
+    console().print(
+        tables.step_timings(steps) if steps else "\nCompile for one thread to see the time of each layer."
+    )
 
 
 main.add_command(explain_command)

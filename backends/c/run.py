@@ -183,11 +183,15 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
 
 
 def load_timed(folder: Path, target: Target, build_folder: Path | None = None) -> TimedLibrary:
-    """Like ``load``, with a clock behind each step. Raises TargetError also for a target that is emulated."""
+    """Like ``load``, with a clock behind each step. Raises TargetError also for an emulated target, or several threads."""
     require_instructions(target)
     if not target.is_native:
         raise TargetError(f"target {target.name} is emulated: the time of an emulator says nothing")
     meta = read_metadata(folder)
+    if meta.get("threads", 1) > 1:
+        raise TargetError(
+            "the layers of a library for several threads cannot be timed", hint="compile for one thread"
+        )
     build_folder = build_folder or folder / "build" / "timed"
     sources = [
         *library_sources(folder),
