@@ -102,12 +102,12 @@ def main(
                 with locked(lock):
                     status.update(f"{name}: timing, {count} threads")
                     rows += contend(case, found, loop, cores, rounds, seconds)
+                if json_file is not None:  # each time: a run may be interrupted
+                    write_json(json_file, rows, peak, peers)
     report(rows, peak, target)
     Console(width=120).print(
         "; ".join(dict.fromkeys(v for peer in peers for v in peer.versions)), style="dim"
     )
-    if json_file is not None:
-        write_json(json_file, rows, peak, peers)
     sys.exit(1 if any(row.error for row in rows if row.engine == OURS) else 0)
 
 
