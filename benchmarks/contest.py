@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -112,7 +113,9 @@ class Case:
         samples = self.entry.x[:CHECKED_SAMPLES]
         runs = [session.run(None, {model.graph.input[0].name: x[None]}) for x in samples]
         names = [o.name for o in session.get_outputs()]
-        outputs = {f"output{i}": np.stack([run[i] for run in runs]) for i in range(len(names))}
+        outputs: dict[str, Any] = {
+            f"output{i}": np.stack([run[i] for run in runs]) for i in range(len(names))
+        }
         np.savez(self.folder / "reference.npz", **outputs)
 
 
@@ -131,7 +134,7 @@ class Ours:
 def compile_ours(case: Case, target: str, threads: int = 1) -> Ours:
     """Compile, build, and compare with the interpreter."""
     folder = case.folder / f"qcc-{target}-{threads}"
-    choices = {"threads": threads} if threads > 1 else {}
+    choices: dict[str, Any] = {"threads": threads} if threads > 1 else {}
     clock = [time.perf_counter()]
     compiled = qcc.compile(
         case.entry.model, target=target, calibration=case.entry.calib, name=c_name(case.name), **choices

@@ -60,7 +60,7 @@ class Builder:
         self.macs = 0
         self.input = Tensor("image", smooth_noise(OBSERVED_SAMPLES, SEED))
 
-    def node(self, kind: str, inputs: list[Tensor], *constants: Array, **attributes: Any) -> Tensor:
+    def node(self, kind: str, inputs: list[Tensor], *constants: Any, **attributes: Any) -> Tensor:
         """A node of ``inputs`` followed by ``constants``; its result on the observed samples."""
         output = f"{kind.lower()}{len(self._nodes)}"
         names = [f"{output}_{number}" for number in range(len(constants))]
@@ -167,7 +167,8 @@ def smooth_noise(count: int, seed: int) -> Array:
 def interpolation(cells: int) -> Array:
     """float64[SIZE, cells]: linear interpolation of ``cells`` values to SIZE places."""
     places = np.clip((np.arange(SIZE) + 0.5) * cells / SIZE - 0.5, 0, cells - 1)
-    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
+    weights: Array = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(cells)))
+    return weights
 
 
 # ---------------------------------------------------------------- architectures
