@@ -96,7 +96,7 @@ class Builder:
     def normalize(self, x: Tensor) -> Tensor:
         """BatchNormalization with the statistics of ``x``, rounded so that they are the same on every machine."""
         statistics = x.data.mean((0, 2, 3), np.float64), x.data.var((0, 2, 3), np.float64)
-        mean, variance = (np.float32([float(f"{v:.3g}") for v in values]) for values in statistics)
+        mean, variance = (np.array([float(f"{v:.3g}") for v in values], np.float32) for values in statistics)
         scale, shift = (self._random.normal(center, 0.1, x.channels) for center in (1.0, 0.0))
         return self.node(
             "BatchNormalization", [x], np.float32(scale), np.float32(shift), mean, variance, epsilon=1e-5
