@@ -94,7 +94,7 @@ class Builder:
         return self.activate(self.normalize(y), act)
 
     def normalize(self, x: Tensor) -> Tensor:
-        """BatchNormalization with the statistics of ``x``, rounded so that they are the same on every machine."""
+        """BatchNormalization with the statistics of ``x``, rounded, because sums differ a little between machines."""
         statistics = x.data.mean((0, 2, 3), np.float64), x.data.var((0, 2, 3), np.float64)
         mean, variance = (np.array([float(f"{v:.3g}") for v in values], np.float32) for values in statistics)
         scale, shift = (self._random.normal(center, 0.1, x.channels) for center in (1.0, 0.0))
