@@ -53,6 +53,9 @@ from qcc.backends.targets import find_target
 from qcc.backends.x86.features import processor_features
 
 
+EXACT_DB = 250.0  # more than float32 arithmetic in another order reaches
+
+
 def path_option(name: str, variable: str, text: str) -> Callable[..., Any]:
     """An option that takes a path."""
     return click.option(name, variable, type=click.Path(path_type=Path), metavar="PATH", help=text)
@@ -118,8 +121,8 @@ def report(rows: Sequence[Row], peak: Row, target: str) -> None:
     best = peak.gmacs if peak.minima else 0.0
     title = f"one inference; {find_target(target).description}"
     table = Table(title=f"{title}; peak {best:.0f} GMAC/s a core" if best else title)
-    table.add_column("model")
-    table.add_column("engine")
+    table.add_column("model", no_wrap=True)
+    table.add_column("engine", no_wrap=True)
     for heading in ("threads", "median us", "min us", "peer / it", "GMAC/s", "of peak", "MB", "SQNR dB"):
         table.add_column(heading, justify="right")
     gains: dict[tuple[str, int], list[float]] = {}
@@ -131,7 +134,7 @@ def report(rows: Sequence[Row], peak: Row, target: str) -> None:
         for row in group:
             cells = [model if row is group[0] else "", row.engine, str(threads)]
             if row.error:
-                table.add_row(*cells, f"[red]{row.error}", end_section=row is group[-1])
+                table.add_row(*cells, "[red]fails", end_section=row is group[-1])
                 continue
             ratio = min(peers) / row.min_us if peers else math.nan
             color = ""
@@ -140,15 +143,23 @@ def report(rows: Sequence[Row], peak: Row, target: str) -> None:
                 color = "[green]" if ratio >= 1 else "[red]"
             cells += [f"{row.median_us:.1f}", f"{row.min_us:.1f}", f"{color}{ratio:.2f}" if peers else ""]
             cells += [f"{row.gmacs:.1f}", f"{100 * row.gmacs / best / threads:.1f}%" if best else ""]
-            cells += [f"{row.resident_bytes / 1e6:.1f}", f"{row.sqnr_db:.1f}" if row.sqnr_db else ""]
+            cells += [f"{row.resident_bytes / 1e6:.1f}", decibels(row.sqnr_db)]
             table.add_row(*cells, end_section=row is group[-1])
     console.print(table)
+    for row in rows:
+        if row.error:
+            console.print(f"[red]{row.model}, {row.engine}, threads {row.threads}: {row.error}")
     for (engine, threads), ratios in gains.items():
         if not math.isnan(sum(ratios)):
             mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
             worst = f"least {min(ratios):.2f}"
             what = f"fastest peer over {engine}, threads {threads}, geometric mean of {len(ratios)} models"
             console.print(f"{what}: {mean:.2f}; {worst}")
+
+
+def decibels(value: float | None) -> str:
+    """Empty where it was not measured."""
+    return "" if value is None else "exact" if value > EXACT_DB else f"{value:.1f}"
 
 
 def write_json(path: Path, rows: Sequence[Row], peak: Row, peers: Sequence[Installed]) -> None:

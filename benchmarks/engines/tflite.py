@@ -203,7 +203,7 @@ def elementwise(function: Callable[..., Any]) -> Callable[[View], Tensor]:
 
     def apply(node: View) -> Tensor:
         given = [x for x in node.operands if x is not None]
-        last = all(x.last or np.size(x.value) == 1 for x in given)
+        last = all(x.last or (isinstance(x.value, np.ndarray) and x.value.size == 1) for x in given)
         values = [x.value if last else node.plain(i) for i, x in enumerate(given)]
         return Tensor(function(*values), last)
 
