@@ -52,7 +52,6 @@ from rich.table import Table
 from qcc.backends.targets import find_target
 from qcc.backends.x86.features import processor_features
 
-
 EXACT_DB = 250.0  # more than float32 arithmetic in another order reaches
 
 
