@@ -28,6 +28,7 @@ class Target:
     ``features``: instruction sets the code uses; that of a native target runs only where the processor has them all;
     ``peak``: C file of ``double qcc_peak(long rounds)``, which does, and returns the number of, multiply-accumulates of
     8-bit integers as fast as the instructions allow: for benchmarks;
+    ``channel_granularity``: what removed channels may leave behind is a multiple of this, as the kernels read them;
     ``semihosting``: programs have no operating system, files and exit go through the debugger.
     """
 
@@ -43,6 +44,7 @@ class Target:
     alignment: int = 16
     features: tuple[str, ...] = ()
     peak: Path | None = None
+    channel_granularity: int = 1
     semihosting: bool = False
 
 

@@ -51,6 +51,7 @@ def host_target(features: frozenset[str]) -> Target:
         alignment=64,
         features=AVX512VNNI if vnni else (),
         peak=AVX512VNNI_PEAK if vnni else None,
+        channel_granularity=4 if vnni else 1,
     )
 
 
@@ -116,6 +117,7 @@ register_target(
         alignment=64,
         features=AVX512VNNI,
         peak=AVX512VNNI_PEAK,
+        channel_granularity=4,
     )
 )
 
