@@ -98,6 +98,7 @@ class CompiledModel:
             recorded,
             vectors=self._vectors(),
             extra=self._write_extra,
+            weights=options.weights,
         )
         try:
             return emit(self.program, Path(folder), emitted)

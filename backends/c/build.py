@@ -88,8 +88,8 @@ def build_archive(folder: Path, target: Target, build_folder: Path | None = None
 
 
 def library_sources(folder: Path) -> list[Path]:
-    """The C files of an emitted library, its programs left out."""
-    return sorted(p for p in folder.glob("*.c") if p.name not in MAINS)
+    """The C and assembler files of an emitted library, its programs left out."""
+    return sorted(p for p in folder.glob("*.[cS]") if p.name not in MAINS)
 
 
 def compile_sources(
