@@ -72,7 +72,9 @@ class FloatRuntime:
         exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free)
         self._tensors = exported.observed
         self._stacks = isinstance(exported.batch, str)
-        self._session = _session(exported.model.SerializeToString(), threads)
+        content = exported.model.SerializeToString()
+        del exported  # as large as the content
+        self._session = _session(content, threads)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for N samples.
