@@ -98,11 +98,11 @@ def _thresholds(multiplier: Integers, shift: Integers, steps: Integers) -> Integ
     """Smallest acc with (acc * M + 2^(s-1)) >> s >= k: ceil((k * 2^s - 2^(s-1)) / M), int64[C, K]."""
     thresholds = np.empty((shift.size, steps.size), np.int64)
     small = shift <= 50  # k * 2^s fits 64 bits
-    m, s = multiplier[small, None], shift[small, None]
-    thresholds[small] = -(((np.int64(1) << (s - 1)) - (steps << s)) // m)
+    s = shift[small, None]
+    thresholds[small] = -(((np.int64(1) << (s - 1)) - (steps << s)) // multiplier[small, None])
     for index in np.flatnonzero(~small).tolist():
-        m, s = int(multiplier[index]), int(shift[index])
-        exact = [-(((1 << (s - 1)) - (k << s)) // m) for k in steps.tolist()]
+        m, wide = int(multiplier[index]), int(shift[index])
+        exact = [-(((1 << (wide - 1)) - (k << wide)) // m) for k in steps.tolist()]
         thresholds[index] = np.clip(np.array(exact, dtype=object), -(2**62), 2**62).astype(np.int64)
     return thresholds
 
