@@ -27,6 +27,8 @@ from qcc.cli_base import (
     plugin_option,
     progress,
     shape_option,
+    tune_file_option,
+    tune_option,
     verify_each_option,
     warn,
 )
@@ -103,6 +105,8 @@ def main() -> None:
     show_default=True,
     help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
 )
+@tune_option
+@tune_file_option
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option
