@@ -14,7 +14,7 @@ import pytest
 
 from qcc.backends.c.build import build_program, build_shared, library_sources, run_program
 from qcc.backends.c.emit import EmitOptions, emit
-from qcc.backends.c.run import load
+from qcc.backends.c.run import load, load_traced
 from qcc.backends.c.weights import TEXT_BYTES, Constants, Form
 from qcc.backends.program import build_program as make_program
 from qcc.backends.target import Compiler, Target, find_target
@@ -207,6 +207,15 @@ def test_arrays_are_read_only_and_not_exported(write: Write) -> None:
     )
     assert " r residual_net_head_weights\n" in everything
     assert "residual_net_head_weights" not in exported
+
+
+@pytest.mark.compiler
+def test_traced_library_has_its_arrays(write: Write, residual_net: Callable[[], Any]) -> None:
+    """Its C files get a header in front, which the assembler must not see."""
+    net = residual_net()
+    samples = net.samples(2)
+    got = load_traced(write(), find_target("c")).run(samples["image"])
+    np.testing.assert_array_equal(got["head"], interpreter.run(net.graph, samples)["scores"])
 
 
 @pytest.mark.compiler
