@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of, short_names
+from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, short_names
 from qcc.backends.c.stages import Offsets, c_field, params_lines, stages
+from qcc.backends.c.weights import Constants
 from qcc.backends.parallel import is_long
 from qcc.backends.program import Operation, Port, Program
 from qcc.ir.graph import Value
@@ -21,7 +21,7 @@ class Views:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.constants: dict[tuple[str, bytes], dict[str, Any]] = {}
+        self.constants = Constants(program.target.alignment)
         self.offsets: list[dict[str, Any]] = []
         self._offset_names: dict[int, str] = {}  # by id of value
         self._at, self._steps = Names("at_"), Names("step_")
@@ -40,11 +40,6 @@ class Views:
         steps = [(op["parts"], op["invocation"], op["after"]) for op in self.operations]
         self.stages = stages(steps, self.copies) if program.parts > 1 else []
         self._align_comments()
-
-    @property
-    def constant_bytes(self) -> int:
-        """Bytes of all constant arrays."""
-        return sum(c["bytes"] for c in self.constants.values())
 
     def context(self) -> dict[str, Any]:
         """Variables of the templates."""
@@ -65,8 +60,8 @@ class Views:
             "inputs": [self._port(p, "INPUT", program.inputs) for p in program.inputs],
             "outputs": [self._port(p, "OUTPUT", program.outputs) for p in program.outputs],
             "macs": sum(op.macs for op in program.operations),
-            "weight_bytes": self.constant_bytes,
-            "constants": list(self.constants.values()),
+            "weight_bytes": self.constants.bytes,
+            "constants": list(self.constants),
             "offsets": self.offsets,
             "operations": self.operations,
             "copies": self.copies,
@@ -138,19 +133,13 @@ class Views:
     def _constant(self, array: NDArray[Any] | None, owner: str, what: str) -> str:
         if array is None:
             return "NULL"
-        key = str(array.dtype), np.ascontiguousarray(array).tobytes()
-        if key not in self.constants:
-            self.constants[key] = {
-                "name": self._data.make(f"{self._short_name(owner)}_{what}"),
-                "type": c_type_of(array),
-                "count": array.size,
-                "bytes": array.nbytes,
-                "comment": c_comment(
-                    f"{owner}, {what}: {array.dtype.name}[{', '.join(map(str, array.shape))}]"
-                ),
-                "lines": c_array(array),
-            }
-        return str(self.constants[key]["name"])
+        shape = ", ".join(map(str, array.shape))
+
+        def describe() -> tuple[str, str]:
+            name = self._data.make(f"{self._short_name(owner)}_{what}")
+            return name, c_comment(f"{owner}, {what}: {array.dtype.name}[{shape}]")
+
+        return self.constants.add(array, describe).name
 
     # ------------------------------------------------------------------ operations
     def _operation(self, index: int, operation: Operation) -> dict[str, Any]:
