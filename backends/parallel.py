@@ -50,7 +50,7 @@ def is_long(sharings: Sequence[Sharing]) -> bool:
 
 def _share(kernel: Kernel, step: Step, call: Call, threads: int) -> Sharing:
     cycles = estimate(kernel, step, call)
-    parts = parts_of(kernel, step, call, threads, cycles)
+    parts = parts_of(kernel, step, call, threads)
     if not parts:
         return Sharing((), f"{kernel.label} cannot be split here", cycles)
     saved = cycles * (1 - largest_share(parts)) - BARRIER_CYCLES
