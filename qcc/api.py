@@ -83,7 +83,8 @@ class CompiledModel:
             find_target(options.target),
             options.name or compilation.graph.name,
             options.boundary,
-            order=_order(compilation, progress),
+            _order(compilation, progress),
+            options.threads,
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -108,7 +109,9 @@ class CompiledModel:
     def save(self, folder: str | Path) -> Path:
         """Write the C library, the graphs it came from and report.json; whole or not at all."""
         options = self.compilation.options
-        recorded = {"precision": options.precision, "io": options.boundary}
+        recorded: dict[str, str] = {"precision": options.precision, "io": options.boundary}
+        if options.threads > 1:
+            recorded["threads"] = str(options.threads)
         emitted = EmitOptions(
             self.compilation.model,
             self.compilation.sha256,

@@ -35,7 +35,7 @@ from qcc.cli_base import (
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
-from qcc.options import CompileOptions
+from qcc.options import MAX_THREADS, CompileOptions
 from qcc.passes.calibrate import CALIBRATORS
 from qcc.saved import SavedLibrary, open_saved
 from qcc.timing import time_call, time_library, time_steps
@@ -104,6 +104,13 @@ def main() -> None:
     default=CompileOptions.weights,
     show_default=True,
     help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=CompileOptions.threads,
+    show_default=True,
+    help="Threads that share each inference, where that is faster.",
 )
 @tune_option
 @tune_file_option

@@ -10,6 +10,8 @@ from typing import Literal
 from qcc.backends.c.weights import FORMS, Form
 from qcc.ir.errors import QccError
 
+MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -20,6 +22,7 @@ class CompileOptions:
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
+    ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
@@ -34,6 +37,7 @@ class CompileOptions:
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
     weights: Form = "auto"
+    threads: int = 1
     strict: bool = False
     vectors: int = 2
     seed: int = 0
@@ -53,6 +57,10 @@ class CompileOptions:
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise QccError(
+                f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"
+            )
 
         if self.tune_file is not None and not self.tune:
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")

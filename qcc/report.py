@@ -112,7 +112,7 @@ def _memory(program: Program) -> list[dict[str, Any]]:
                 _block(value.name, place.offset, value.type.bytes, index, last.get(id(value), index))
             )
         if operation.workspace is not None:
-            size = operation.call.workspace_bytes
+            size = operation.workspace_bytes
             found.append(_block(f"({value.name} workspace)", operation.workspace, size, index, index))
     found.append(_block("(outputs)", program.output_arena_offset, program.output_bytes, written, end))
     return found

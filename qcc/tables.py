@@ -67,6 +67,7 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
             f"arena {size(report['arena_bytes'])}; lower bound {size(report['arena_lower_bound_bytes'])}",
         ),
         ("placement", f"{placement['integer']} nodes in integers, {len(placement['float'])} in float"),
+        *_threads(report),
         *_proofs(report),
         *_accuracy_rows(report),
         ("library", _checked(report["verification"])),
@@ -89,6 +90,14 @@ def _tuned(layers: Sequence[Mapping[str, Any]]) -> str:
 
 def _ports(ports: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(f"{p['name']} {p['dtype']}{p['shape']}" for p in ports)
+
+
+def _threads(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    if "threads" not in report:
+        return []
+    shared = sum(bool(layer["parts"]) for layer in report["layers"])
+    found = f"{report['threads']} share {shared} of {len(report['layers'])} steps"
+    return [("threads", found if shared else "1: all steps are too small for more")]
 
 
 def _proofs(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:

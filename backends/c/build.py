@@ -15,6 +15,7 @@ from qcc.ir.errors import TargetError
 COMPILE_SECONDS = 600
 PROCESSES = 2
 MAINS = ("test_main.c", "batch_main.c")  # programs, no part of the library
+THREADS_SOURCE = "qcc_threads.c"  # a library that has it needs the system's threads
 STANDARD = ("-std=c99", "-Wall", "-Wextra")
 
 
@@ -46,7 +47,8 @@ def build_shared(
         raise TargetError(f"target {target.name} is not native: its libraries cannot be loaded here")
     build_folder = build_folder or folder / "build"
     result = build_folder / f"lib{folder.name}.so"
-    return link_shared(library_sources(folder), target, result, (*flags, f"-I{folder}"))
+    sources = library_sources(folder)
+    return link_shared(sources, target, result, (*flags, *_thread_flags(sources), f"-I{folder}"))
 
 
 def link_shared(sources: Sequence[Path], target: Target, result: Path, flags: Sequence[str] = ()) -> Path:
@@ -70,6 +72,7 @@ def build_program(
     """
     build_folder = build_folder or folder / "build"
     everything = [*library_sources(folder), *sources]
+    flags = (*flags, *_thread_flags(everything))
     objects = compile_sources(everything, target, build_folder, (*flags, f"-I{folder}"))
     result = build_folder / (sources[0].stem if sources else folder.name)
     command = [
@@ -89,6 +92,10 @@ def build_archive(folder: Path, target: Target, build_folder: Path | None = None
     return compile_sources(
         library_sources(folder), target, build_folder or folder / "build", (f"-I{folder}",)
     )
+
+
+def _thread_flags(sources: Sequence[Path]) -> tuple[str, ...]:
+    return ("-pthread",) if any(p.name == THREADS_SOURCE for p in sources) else ()
 
 
 def library_sources(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.backends.c.build import THREADS_SOURCE
 from qcc.backends.c.metadata import metadata_of
 from qcc.backends.c.names import c_array, c_comment
 from qcc.backends.c.views import Views
@@ -26,6 +27,7 @@ from qcc.ir.errors import TargetError
 
 FOLDER = Path(__file__).parent
 RUNTIME = FOLDER / "runtime"
+THREADS = RUNTIME / THREADS_SOURCE
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 _NUMBERS = re.compile(r"\[\s+-?\d+(?:,\s+-?\d+)*\s+\]")
 
@@ -103,6 +105,8 @@ def check_replaceable(folder: Path) -> None:
 def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
     """The content of all files by name."""
     kernels = {op.kernel.source.name: op.kernel.source for op in program.operations}
+    if program.parts > 1:
+        kernels[THREADS.name] = THREADS
     headers = _headers([RUNTIME / "qcc_kernels.h", RUNTIME / "qcc_requantize.h", *kernels.values()])
     sources = {name: path.read_text(encoding="utf-8") for name, path in (kernels | headers).items()}
     views = Views(program)

@@ -11,10 +11,16 @@ from qcc.ir.types import TensorType
 
 
 def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
-    """Sizes, ports with their qparams, and one entry for each layer. All values are plain JSON."""
+    """Sizes, ports with their qparams, and one entry for each layer. All values are plain JSON.
+
+    Of a program for more than one thread, also ``threads`` (those of use), and for each layer its ``parts`` (what, from,
+    to) or why it has none (``one_thread``).
+    """
+    threads = {"threads": program.parts} if program.threads > 1 else {}
     return {
         "name": program.name,
         "target": program.target.name,
+        **threads,
         "arena_bytes": program.plan.arena_bytes,
         "arena_lower_bound_bytes": program.plan.lower_bound_bytes,
         "arena_align": program.target.alignment,
@@ -26,7 +32,7 @@ def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
         "output_arena_offset": program.output_arena_offset,
         "inputs": [_port(p) for p in program.inputs],
         "outputs": [_port(p) for p in program.outputs],
-        "layers": [_layer(op) for op in program.operations],
+        "layers": [_layer(op, program.threads) for op in program.operations],
     }
 
 
@@ -41,8 +47,9 @@ def _tensor(type_: TensorType) -> dict[str, Any]:
     return found
 
 
-def _layer(operation: Operation) -> dict[str, Any]:
-    step, call = operation.step, operation.call
+def _layer(operation: Operation, threads: int) -> dict[str, Any]:
+    step, call, sharing = operation.step, operation.call, operation.sharing
+    parts = {"parts": [list(p.extent) for p in sharing.parts], "one_thread": sharing.reason}
     return {
         "name": step.output.name,
         "pattern": step.pattern,
@@ -53,7 +60,8 @@ def _layer(operation: Operation) -> dict[str, Any]:
         "output": _tensor(step.output.type),
         "macs": operation.macs,
         "constant_bytes": sum(a.nbytes for a in call.constants.values() if a is not None),
-        "workspace_bytes": call.workspace_bytes,
+        "workspace_bytes": operation.workspace_bytes,
+        **(parts if threads > 1 else {}),
     }
 
 

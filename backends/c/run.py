@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -66,23 +68,35 @@ class Compiled:
 
 
 class Library(Compiled):
-    """A shared library, called through ctypes with an arena of its own."""
+    """A shared library, called through ctypes with an arena and, where it was made for threads, a pool of its own.
+
+    Calls of one Library must not overlap. ``close`` ends the threads; so does the end of the object.
+    """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         super().__init__(path, meta)
         self._shared = _open_library(path)
-        function = getattr(self._shared, f"{meta['name']}_run")
-        function.argtypes = [ctypes.c_void_p] * 3
-        function.restype = ctypes.c_int
-        self._function = function
+        self._pool = _Pool(self._shared, meta["threads"]) if meta.get("threads", 1) > 1 else None
+        entry = getattr(self._shared, f"{meta['name']}_run{'_parallel' if self._pool else ''}")
+        self._function = _function(entry, ctypes.c_int, 4 if self._pool else 3)
         self._arena = _aligned(meta["arena_bytes"], meta["arena_align"])
+
+    def close(self) -> None:
+        """End the threads. The library then computes on the caller's alone."""
+        if self._pool is not None:
+            self._pool.stop()
+
+    def _addresses(self, *arrays: Bytes) -> list[ctypes.c_void_p]:
+        """Arguments of a call: the pool where there is one, the arena, and ``arrays``."""
+        pool = [self._pool.address] if self._pool is not None else []
+        return [*pool, *(ctypes.c_void_p(a.ctypes.data) for a in (self._arena, *arrays))]
 
     def run_bytes(self, inputs: Bytes) -> Bytes:
         """One call for each sample. Raises VerifyError when a call fails."""
         source = _aligned(self.meta["input_bytes"], 64)
         result = _aligned(self.meta["output_bytes"], 64)
         outputs = np.zeros((len(inputs), self.meta["output_bytes"]), np.uint8)
-        addresses = [a.ctypes.data for a in (self._arena, source, result)]
+        addresses = self._addresses(source, result)
         for row, output in zip(inputs, outputs, strict=True):
             source[:] = row
             status = self._function(*addresses)
@@ -95,10 +109,9 @@ class Library(Compiled):
         """A call on one sample, u8[input_bytes], with nothing left to do but the inference: for timing."""
         source, result = _aligned(self.meta["input_bytes"], 64), _aligned(self.meta["output_bytes"], 64)
         source[:] = sample
-        memory = (self._arena, source, result)
-        addresses = [ctypes.c_void_p(a.ctypes.data) for a in memory]
+        addresses = self._addresses(source, result)
 
-        def call(keep: object = memory) -> int:  # the call holds the memory it writes to
+        def call(keep: object = (self, source, result)) -> int:  # the call holds the memory it writes to
             return int(self._function(*addresses))
 
         return call
@@ -134,6 +147,26 @@ class TimedLibrary(Library):
     def peak(self) -> Callable[[int], float] | None:
         """Does that many rounds, and returns the multiply-accumulates done; None where no peak is known."""
         return self._peak
+
+
+class _Pool:
+    """Threads of one library, which end with this object. ``address``: of the qcc_pool, None once they have ended."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        size, alignment = (getattr(library, f"qcc_pool_{what}")() for what in ("bytes", "align"))
+        memory = _aligned(size, alignment)
+        self.address = ctypes.c_void_p(memory.ctypes.data)
+        error = library.qcc_pool_start(self.address, threads)
+        if error:
+            raise TargetError(f"cannot start {threads} threads: {os.strerror(error)}")
+        self.stop = weakref.finalize(self, _stop, library, memory, self.address, os.getpid())
+
+
+def _stop(library: ctypes.CDLL, memory: Bytes, address: ctypes.c_void_p, process: int) -> None:
+    """A process that was forked later has the memory, not the threads."""
+    if os.getpid() == process:
+        library.qcc_pool_stop(ctypes.c_void_p(memory.ctypes.data))
+    address.value = None  # calls that hold it go on without a pool
 
 
 class Emulated(Compiled):
@@ -255,7 +288,8 @@ def build_batch(
 ) -> Path:
     """The program behind ``Emulated``; with ``trace`` it writes the results of all steps."""
     template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
-    text = render(template, _c_names(meta) | {"trace": trace})
+    parts = 1 if trace else meta.get("threads", 1)  # a trace shows whole results
+    text = render(template, _c_names(meta) | {"trace": trace, "parts": parts})
     flags = ("-include", str(RUNTIME / "qcc_trace.h")) if trace else ()
     build_folder.mkdir(parents=True, exist_ok=True)
     main = build_folder / f"{meta['name']}_batch.c"
@@ -285,6 +319,11 @@ def _open_library(path: Path) -> ctypes.CDLL:
 def _returning_double(function: Any, *arguments: Any) -> Callable[..., float]:
     function.argtypes, function.restype = list(arguments), ctypes.c_double
     return cast(Callable[..., float], function)
+
+
+def _function(function: Any, result: Any, pointers: int) -> Any:
+    function.argtypes, function.restype = [ctypes.c_void_p] * pointers, result
+    return function
 
 
 def _builtins(target: Target) -> tuple[str, ...]:

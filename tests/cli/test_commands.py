@@ -69,6 +69,19 @@ def test_compile_prints_a_summary_and_writes_the_library(compiled) -> None:
     }
 
 
+def test_compile_for_threads_says_how_many_steps_share_them(qcc, model, calib, tmp_path) -> None:
+    out = tmp_path / "digits"
+    result = qcc("compile", model, "--calib", calib, "-o", out, "--threads", "2")
+    assert result.exit_code == 0
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    shared = sum(bool(layer["parts"]) for layer in report["layers"])
+    assert 0 < shared < len(report["layers"])
+    assert f"threads    2 share {shared} of {len(report['layers'])} steps" in result.stdout
+    assert "16 of 16 samples equal to the interpreter" in result.stdout
+    refused = qcc("compile", model, "-o", out, "--threads", "65")
+    assert (refused.exit_code, "1<=x<=64" in refused.stderr) == (2, True)
+
+
 def test_compile_without_calibration_warns(qcc, model: Path, tmp_path: Path) -> None:
     result = qcc("compile", model, "-o", tmp_path / "out", "--no-build")
     assert result.exit_code == 0
