@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from qcc.backends.kernel import Kernel
-from qcc.backends.x86 import depthwise, elementwise, pooling, vnni
+from qcc.backends.x86 import dense, depthwise, elementwise, lookup, movement, pooling, vnni
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *vnni.KERNELS,
+    *dense.KERNELS,
     *depthwise.KERNELS,
     *pooling.KERNELS,
     *elementwise.KERNELS,
+    *lookup.KERNELS,
+    *movement.KERNELS,
 )
