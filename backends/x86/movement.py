@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.scalar.lowering import Params
 from qcc.backends.scalar.movement import (
     Integers,
     accepts_copy,
@@ -80,7 +81,7 @@ def lower_run_gather(step: Step) -> Call:
     found, moves = runs(step), movement(step.root.op, step.root.signature)
     assert found is not None
     assert moves is not None
-    params = {
+    params: Params = {
         "before": found.before,
         "run": found.run,
         "after": found.after,
