@@ -14,6 +14,7 @@ import qcc
 from qcc import api, calibration_data, tables, verify
 from qcc.backends.c.build import build_archive
 from qcc.backends.c.emit import check_replaceable
+from qcc.backends.c.weights import FORMS
 from qcc.backends.targets import Availability, availability, find_target
 from qcc.cli_base import (
     Commands,
@@ -96,6 +97,13 @@ def main() -> None:
     default=CompileOptions.float_pipeline,
     show_default=True,
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(FORMS),
+    default=CompileOptions.weights,
+    show_default=True,
+    help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
 )
 @tune_option
 @tune_file_option

@@ -113,6 +113,14 @@ def test_compile_float_boundary_shape_and_observer(qcc, model: Path, calib: Path
     assert "observer=percentile p=99.0" in (out / "report.json").read_text()
 
 
+@pytest.mark.compiler
+def test_compile_writes_weights_in_the_form_asked_for(qcc, model: Path, calib: Path, tmp_path: Path) -> None:
+    for form, suffixes in (("auto", {".c", ".h"}), ("c", {".c", ".h"}), ("binary", {".S", ".bin", ".h"})):
+        result = qcc("compile", model, "--calib", calib, "--weights", form, "-o", tmp_path / form)
+        assert result.exit_code == 0, result.output
+        assert {p.suffix for p in (tmp_path / form).glob("*_weights.*")} == suffixes
+
+
 def test_compile_says_loudly_what_it_could_not_run(
     qcc, model: Path, calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
