@@ -39,14 +39,17 @@ class Plan:
 
     @property
     def along(self) -> int:
+        """The other axis."""
         return 1 - self.across
 
     @property
     def quads(self) -> int:
+        """Vectors that hold the taps across, four in each."""
         return -(-self.taps[self.across] // 4)
 
     @property
     def lines(self) -> int:
+        """Lines of output whose taps the same quads hold."""
         if self.dilations[self.across] > 1:
             return 1
         return (4 * self.quads - self.taps[self.across]) // self.strides[self.across] + 1
@@ -59,16 +62,16 @@ class Plan:
     @property
     def cycles(self) -> float:
         """Measured on Zen 5: 5.5 for a column of a quad; for each 16 sums half a cycle for a product and for the scaling,
-        with a tenth for what is around (half, if weights come from memory); 80 for each call of the first pass."""
-        taps = self.taps[self.along]
-        unrolled = (taps, self.quads) in ((3, 1), (5, 2)) and self.strides[self.along] <= 2
-        groups, count = -(-self.output[self.across] // self.lines), self.output[self.along]
-        columns = ((count - 1) * self.strides[self.along] + self.reach) * self.quads * groups
-        sums = (taps * self.quads + 1) * (0.55 if unrolled and self.dilations[self.along] == 1 else 0.75)
+        with a tenth for what is around (half, if weights come from memory); 80 for each call of the first pass.
+        """
+        taps, stride = self.taps[self.along], self.strides[self.along]
+        unrolled = (taps, self.quads) in ((3, 1), (5, 2)) and stride <= 2 and self.dilations[self.along] == 1
+        sums = (taps * self.quads + 1) * (0.56 if unrolled else 0.75)
+        lines, count = self.output[self.across], self.output[self.along]
+        groups = -(-lines // self.lines)
+        columns = ((count - 1) * stride + self.reach) * self.quads * groups
         return sum(
-            80 * groups
-            + 5.5 * columns
-            + self.output[self.across] * (count * (quarters * sums + 2) + 15 * quarters)
+            80 * groups + 5.5 * columns + lines * (count * (quarters * sums + 1) + 5 * quarters)
             for _, quarters in blocks(self.channels)
         )
 
