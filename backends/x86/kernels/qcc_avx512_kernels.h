@@ -24,7 +24,7 @@ typedef struct {
   int32_t dilation_height, dilation_width;
   int32_t pad_top, pad_left; /* bottom and right follow from the output size */
   int32_t pad_value;         /* what lies around the input */
-  int32_t pixels;            /* output pixels of a row in one vector of 64 lanes; with more than one, stride_width is 1 */
+  int32_t along_height;      /* of the image: columns are read along, four at a time; else rows */
   int32_t skip_zero_point;   /* of the residual operand */
   int32_t output_zero_point;
   int32_t low, high; /* the output is saturated to [low, high] */
@@ -34,11 +34,6 @@ void qcc_s8_depthwise_conv2d_avx512vnni(const qcc_avx512_depthwise_params *param
                                         const int8_t *skip, const int8_t *QCC_RESTRICT weights,
                                         const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
                                         const float *QCC_RESTRICT scale, int8_t *output);
-
-void qcc_s8_depthwise3x3_avx512vnni(const qcc_avx512_depthwise_params *params, const int8_t *QCC_RESTRICT input,
-                                    const int8_t *skip, const int8_t *QCC_RESTRICT weights,
-                                    const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
-                                    const float *QCC_RESTRICT scale, int8_t *output);
 
 /* ---------------------------------------------------------------- dense, few rows */
 

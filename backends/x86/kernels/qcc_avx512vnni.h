@@ -27,7 +27,11 @@
 #include "qcc_x86_kernels.h"
 
 #define QCC_INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define QCC_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define QCC_UNROLL _Pragma("GCC unroll 64")
+#endif
 
 /* Four int8 activations, repeated in all lanes, as uint8. */
 QCC_INLINE __m512i qcc_broadcast_u8(const int8_t *x) {
