@@ -28,9 +28,9 @@ CENTRE = 128  # what turns s8 into u8
 ROWS = (16, 12, 8, 6)  # pixels of the largest register tile with 1 to 4 vectors of channels; least: two fewer
 _FLOAT_EXACT = 2**24  # integers up to here are float32 numbers
 _INTEGER_BITS = 2**22  # and up to here, added to 1.5 * 2^23, they are the low bits of one
-_QUAD = (0.72, 1.06, 1.55, 2.02)
-_REQUANTIZE = (3.0, 4.0, 5.0, 5.5)
-_RESIDUAL = (1.5, 3.0, 7.0, 7.5)
+_QUAD = (0.70, 1.06, 1.55, 2.02)
+_REQUANTIZE = (3.5, 4.0, 7.0, 5.5)
+_RESIDUAL = (3.4, 3.0, 8.0, 7.5)
 _EXACT = 10.0  # cycles more for each vector, in 64 bits
 _COPY = 32.0
 _CALL = 60.0
@@ -111,11 +111,21 @@ class Tile:
                 return "not a convolution of one group without dilation"
             if step.output.type.shape[2] % self.pixels or step.output.type.shape[3] > LANES:
                 return f"the output has no {self.pixels} pixels of up to {LANES} channels"
-        return accepts_skip(step) if self.exact else accepts_rounded(step)
+        if self.exact:
+            return accepts_skip(step)
+        if -(-_outputs(step) * self.pixels // LANES) < self.vectors:
+            return f"fewer output channels than {LANES * self.vectors}"
+        return accepts_rounded(step)
+
+
+def _outputs(step: Step) -> int:
+    """Output channels of a group."""
+    op = step.root.op
+    return step.output.type.shape[-1] // (op.groups if isinstance(op, Conv2d) else 1)
 
 
 def _scalar(step: Step) -> Call:
-    """The scalar row's numbers; those of a dense layer as a 1x1 convolution over its rows."""
+    """The scalar row's numbers; a dense layer is a 1x1 convolution of an image that is one pixel wide."""
     if isinstance(step.root.op, Conv2d):
         return lower_conv2d(step)
     call = lower_dense(step)
@@ -124,7 +134,7 @@ def _scalar(step: Step) -> Call:
     shapes = ("input", dense["input_channels"]), ("output", dense["output_channels"])
     params: Params = {"batch": 1}
     for side, channels in shapes:
-        params |= {f"{side}_height": 1, f"{side}_width": dense["rows"], f"{side}_channels": channels}
+        params |= {f"{side}_height": dense["rows"], f"{side}_width": 1, f"{side}_channels": channels}
     ones = ("kernel", "stride", "dilation")
     params |= {f"{name}_{axis}": 1 for name in ones for axis in ("height", "width")}
     params |= {"pad_top": 0, "pad_left": 0, "pad_value": 0, "groups": 1}

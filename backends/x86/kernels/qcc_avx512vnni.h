@@ -27,7 +27,11 @@
 #include "qcc_x86_kernels.h"
 
 #define QCC_INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define QCC_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define QCC_UNROLL _Pragma("GCC unroll 64")
+#endif
 
 typedef struct {
   __m512i zero_point, low, high;

@@ -232,11 +232,16 @@ typedef void qcc_conv_function(const qcc_conv_image *, const qcc_conv_block *, q
 #define QCC_CONV_BOTH(rows, vectors, partial) \
   QCC_CONV_FUNCTION(rows, vectors, 0, partial) QCC_CONV_FUNCTION(rows, vectors, 1, partial)
 #define QCC_CONV_NAMES(rows, vectors) {tiles_##rows##x##vectors##_0, tiles_##rows##x##vectors##_1}
-/* Three sizes for each number of vectors: what fills the registers, and one and two pixels less. */
-#define QCC_CONV_SIZES(most, fewer, least, vectors)                                               \
+#if QCC_CONV_EXACT /* rare: one size for each number of vectors */
+#define QCC_CONV_SIZES(most, fewer, least, vectors) \
+  QCC_CONV_BOTH(least, vectors, 1)                  \
+  static qcc_conv_function *const tiles_of_##vectors[3][2] = {{NULL, NULL}, {NULL, NULL}, QCC_CONV_NAMES(least, vectors)};
+#else /* what fills the registers, and one and two pixels less */
+#define QCC_CONV_SIZES(most, fewer, least, vectors)                                                 \
   QCC_CONV_BOTH(most, vectors, 0) QCC_CONV_BOTH(fewer, vectors, 0) QCC_CONV_BOTH(least, vectors, 1) \
-  static qcc_conv_function *const tiles_of_##vectors[3][2] = {                                    \
+  static qcc_conv_function *const tiles_of_##vectors[3][2] = {                                      \
       QCC_CONV_NAMES(most, vectors), QCC_CONV_NAMES(fewer, vectors), QCC_CONV_NAMES(least, vectors)};
+#endif
 QCC_CONV_SIZES(16, 15, 14, 1)
 QCC_CONV_SIZES(12, 11, 10, 2)
 QCC_CONV_SIZES(8, 7, 6, 3)
@@ -250,7 +255,7 @@ static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_co
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
   const int32_t tiles = (count + most - 1) / most;
   const int32_t few = count / tiles, more = count % tiles; /* `more` tiles have few + 1 pixels */
-  if (few >= least) {
+  if (few >= least && !QCC_CONV_EXACT) {
     if (more) {
       sizes[most - few - 1][copied](image, block, place, more, few + 1);
     }
