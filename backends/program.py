@@ -9,7 +9,7 @@ from qcc.backends.boundary import with_boundary
 from qcc.backends.c.names import library_name
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
-from qcc.backends.select import Candidate, Refusal, Selection, is_alias, select
+from qcc.backends.select import Candidate, Order, Refusal, Selection, as_ranked, is_alias, select
 from qcc.backends.target import Target
 from qcc.ir.graph import Graph, Value
 
@@ -37,7 +37,7 @@ class Port:
 class Operation:
     """One kernel call. ``workspace``: offset in the arena, None when the call needs none.
 
-    ``refused``, ``candidates``: the rows that could not, or could, do the step.
+    ``refused``, ``candidates``: see ``Selection``.
     """
 
     step: Step
@@ -51,6 +51,15 @@ class Operation:
     def inputs(self) -> tuple[Value | None, ...]:
         """The pointers the kernel gets, None for NULL."""
         return self.step.inputs if self.call.inputs is None else self.call.inputs
+
+    @property
+    def beaten(self) -> tuple[Candidate, ...]:
+        """Candidates that competed with the kernel: of its priority, or measured."""
+        return tuple(
+            c
+            for c in self.candidates[1:]
+            if c.microseconds is not None or c.kernel.priority == self.kernel.priority
+        )
 
     @property
     def macs(self) -> int:
@@ -85,13 +94,15 @@ class Program:
         return self.places[id(value)]
 
 
-def build_program(graph: Graph, target: Target, name: str, io: str = "int8") -> Program:
-    """Select kernels, pack constants, plan memory. ``io``: see ``with_boundary``.
+def build_program(
+    graph: Graph, target: Target, name: str, io: str = "int8", order: Order = as_ranked
+) -> Program:
+    """Select kernels, pack constants, plan memory. ``io``: see ``with_boundary``; ``order``: see ``select``.
 
     Raises TargetError when a step has no kernel.
     """
     graph = with_boundary(graph, io)
-    selections = select(graph, target.kernels)
+    selections = select(graph, target.kernels, order)
     calls = [s.kernel.lower(s.step) for s in selections]
     inputs, input_bytes = _ports(graph.inputs, [v.name for v in graph.inputs])
     outputs, output_bytes = _ports(graph.outputs, graph.output_names)

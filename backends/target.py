@@ -25,6 +25,7 @@ class Target:
     ``runner_install``: how to get the runner; ``is_native``: shared libraries can be loaded into this process;
     ``kernels``: rows in order of preference at equal priority; ``alignment``: of the arena and of every buffer in it;
     ``features``: instruction sets the code uses; that of a native target runs only where the processor has them all;
+    ``channel_granularity``: what removed channels may leave behind is a multiple of this, as the kernels read them;
     ``semihosting``: programs have no operating system, files and exit go through the debugger.
     """
 
@@ -39,6 +40,7 @@ class Target:
     is_native: bool = False
     alignment: int = 16
     features: tuple[str, ...] = ()
+    channel_granularity: int = 1
     semihosting: bool = False
 
 

@@ -50,6 +50,7 @@ def host_target(features: frozenset[str]) -> Target:
         is_native=True,
         alignment=64,
         features=AVX512VNNI if vnni else (),
+        channel_granularity=4 if vnni else 1,
     )
 
 
@@ -114,6 +115,7 @@ register_target(
         is_native=True,
         alignment=64,
         features=AVX512VNNI,
+        channel_granularity=4,
     )
 )
 

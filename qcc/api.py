@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import driver, report, verify
+from qcc.backends import tuning
 from qcc.backends.c import run
 from qcc.backends.c.emit import EmitOptions, emit
 from qcc.backends.program import Program, build_program
+from qcc.backends.select import Order, as_ranked
 from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
@@ -51,7 +53,9 @@ def compile(
     every warning (default: ``warnings.warn``); they are in the result and its report too. Raises QccError.
     """
     chosen = replace(options or CompileOptions(), target=target, **choices)
-    find_target(target)  # an unknown target is an error before the work starts
+    found = find_target(target)  # an unknown target is an error before the work starts
+    if chosen.tune:
+        tuning.require_tunable(found, _tune_file(chosen))
     noted: list[str] = []
 
     def note(message: str) -> None:
@@ -59,13 +63,18 @@ def compile(
         (warn or warnings.warn)(message)
 
     made = driver.compile_graph(model, calibration, chosen, progress, note)
-    return CompiledModel(made, noted)
+    return CompiledModel(made, noted, progress)
 
 
 class CompiledModel:
     """A compiled model: its graphs, the program for the target, and ways to run both."""
 
-    def __init__(self, compilation: driver.Compilation, warnings: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        compilation: driver.Compilation,
+        warnings: list[str] | None = None,
+        progress: driver.Progress = lambda what, done, total: None,
+    ) -> None:
         self.compilation = compilation
         self.warnings = warnings or []
         options = compilation.options
@@ -74,6 +83,7 @@ class CompiledModel:
             find_target(options.target),
             options.name or compilation.graph.name,
             options.boundary,
+            order=_order(compilation, progress),
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -242,6 +252,19 @@ class Library:
     def run_int8(self, xq: Array | Arrays) -> Any:
         """Raw integers in, raw integers out."""
         return _like(xq, self.compiled.run(dict(_by_name(self.graph, xq))))
+
+
+def _order(compilation: driver.Compilation, progress: driver.Progress) -> Order:
+    """How candidates are ordered: by estimates, or by measured times."""
+    options = compilation.options
+    if not options.tune:
+        return as_ranked
+    target, file = find_target(options.target), _tune_file(options)
+    return tuning.tune(compilation.graph, target, options.boundary, file, progress)
+
+
+def _tune_file(options: CompileOptions) -> Path:
+    return options.tune_file or tuning.default_file()
 
 
 def _unwritable(folder: str | Path, error: OSError) -> QccError:

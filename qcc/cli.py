@@ -26,6 +26,8 @@ from qcc.cli_base import (
     plugin_option,
     progress,
     shape_option,
+    tune_file_option,
+    tune_option,
     verify_each_option,
     warn,
 )
@@ -95,6 +97,8 @@ def main() -> None:
     show_default=True,
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
 )
+@tune_option
+@tune_file_option
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option

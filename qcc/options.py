@@ -20,6 +20,8 @@ class CompileOptions:
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
+    ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
+    the cache folder of the system).
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
     """
 
@@ -34,6 +36,8 @@ class CompileOptions:
     seed: int = 0
     synthetic_samples: int = 16
     shapes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    tune: bool = False
+    tune_file: Path | None = None
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
@@ -45,6 +49,9 @@ class CompileOptions:
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
+
+        if self.tune_file is not None and not self.tune:
+            raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
 
     @property
     def boundary(self) -> Literal["int8", "float"]:

@@ -40,6 +40,7 @@ def report_of(made: Compilation, program: Program, warnings: list[str]) -> dict[
             "precision": made.options.precision,
             "io": made.options.boundary,
             "observer": made.options.observer,
+            "tuned": made.options.tune,
         },
         "target_description": program.target.description,
         "warnings": list(warnings),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from qcc.backends.program import Operation, Port, Program
+from qcc.backends.select import Candidate
 from qcc.ir.types import TensorType
 
 
@@ -44,7 +46,8 @@ def _layer(operation: Operation) -> dict[str, Any]:
     return {
         "name": step.output.name,
         "pattern": step.pattern,
-        "kernel": operation.kernel.symbol,
+        **_candidate(operation.candidates[0]),
+        "beaten": [_candidate(c) for c in operation.beaten],
         "refused": [{"kernel": r.kernel.label, "reason": r.reason} for r in operation.refused],
         "inputs": [v.name for v in step.inputs],
         "output": _tensor(step.output.type),
@@ -52,3 +55,13 @@ def _layer(operation: Operation) -> dict[str, Any]:
         "constant_bytes": sum(a.nbytes for a in call.constants.values() if a is not None),
         "workspace_bytes": call.workspace_bytes,
     }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    """The kernel's label, and what is known of its speed on one core."""
+    found: dict[str, Any] = {"kernel": candidate.kernel.label}
+    if isfinite(candidate.cycles):
+        found["cycles"] = round(candidate.cycles)
+    if candidate.microseconds is not None:
+        found["microseconds"] = candidate.microseconds
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -124,6 +125,32 @@ class Emulated(Compiled):
         return data.reshape(len(inputs), self.meta["output_bytes"])
 
 
+class StepTimer:
+    """A library in an emitted ``folder`` of its own, built so that its steps report their times.
+
+    ``memory``: the arena, an input and an output, large enough; ``nanoseconds``: i64[steps], the least of each step.
+    Raises TargetError where building fails.
+    """
+
+    def __init__(self, folder: Path, target: Target, memory: tuple[Bytes, Bytes, Bytes]) -> None:
+        require_instructions(target)
+        meta = read_metadata(folder)
+        text = render("time_steps.c.in", _c_names(meta))
+        (folder / "time_steps.c").write_text(text, encoding="utf-8", newline="\n")
+        path = build_shared(folder, target, flags=("-include", str(RUNTIME / "qcc_step_times.h")))
+        self._function = getattr(_open_library(path), f"{meta['name']}_time_steps")
+        self._function.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_int]
+        self._function.restype = ctypes.c_int
+        self.nanoseconds = np.full(len(meta["layers"]), np.iinfo(np.int64).max, np.int64)
+        self._memory = (*memory, self.nanoseconds)
+
+    def run(self, inferences: int) -> None:
+        """Lower ``nanoseconds`` where a step takes less."""
+        status = self._function(*(a.ctypes.data for a in self._memory), inferences)
+        if status != 0:
+            raise VerifyError(f"a timed library returned {status}")
+
+
 def load(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
     """Build the emitted ``folder`` for ``target`` and make it callable.
 
@@ -149,6 +176,11 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
     return Emulated(path, meta | {"outputs": ports, "output_bytes": end}, target)
 
 
+def whole_pages(size: int) -> Bytes:
+    """Zeros that begin where a page begins."""
+    return _aligned(size, mmap.PAGESIZE)
+
+
 def require_instructions(target: Target) -> None:
     """Raise TargetError where this processor cannot execute a native target's code, which would end the process."""
     if target.is_native:
@@ -168,15 +200,11 @@ def build_batch(
     folder: Path, target: Target, meta: Mapping[str, Any], build_folder: Path, *, trace: bool = False
 ) -> Path:
     """The program behind ``Emulated``; with ``trace`` it writes the results of all steps."""
-    kinds = {p["dtype"] for p in meta["inputs"]}, {p["dtype"] for p in meta["outputs"]}
-    in_type, out_type = ("int8_t" if k == {"s8"} else "float" if k == {"f32"} else "void" for k in kinds)
     template = "batch_semihosting.c.in" if target.semihosting else "batch_main.c.in"
-    name = meta["name"]
-    names = {"name": name, "NAME": name.upper(), "in_type": in_type, "out_type": out_type}
-    text = render(template, names | {"trace": trace})
+    text = render(template, _c_names(meta) | {"trace": trace})
     flags = ("-include", str(RUNTIME / "qcc_trace.h")) if trace else ()
     build_folder.mkdir(parents=True, exist_ok=True)
-    main = build_folder / f"{name}_batch.c"
+    main = build_folder / f"{meta['name']}_batch.c"
     main.write_text(text, encoding="utf-8", newline="\n")
     if not target.semihosting:
         return build_program(folder, target, [main], build_folder, flags)
@@ -185,6 +213,13 @@ def build_batch(
     return build_program(
         folder, target, sources, build_folder, (*flags, f"-I{RUNTIME}"), (script, *_builtins(target))
     )
+
+
+def _c_names(meta: Mapping[str, Any]) -> dict[str, str]:
+    """What the templates of programs around a library call it."""
+    kinds = {p["dtype"] for p in meta["inputs"]}, {p["dtype"] for p in meta["outputs"]}
+    in_type, out_type = ("int8_t" if k == {"s8"} else "float" if k == {"f32"} else "void" for k in kinds)
+    return {"name": meta["name"], "NAME": meta["name"].upper(), "in_type": in_type, "out_type": out_type}
 
 
 def _open_library(path: Path) -> ctypes.CDLL:
