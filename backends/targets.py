@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
-from qcc.backends.x86 import AVX512VNNI_KERNELS
+from qcc.backends.x86 import AVX512VNNI_KERNELS, AVX512VNNI_PEAK
 from qcc.backends.x86.features import AVX512VNNI, lacking_features, processor_features
 
 __all__ = [
@@ -50,6 +50,7 @@ def host_target(features: frozenset[str]) -> Target:
         is_native=True,
         alignment=64,
         features=AVX512VNNI if vnni else (),
+        peak=AVX512VNNI_PEAK if vnni else None,
         channel_granularity=4 if vnni else 1,
     )
 
@@ -115,6 +116,7 @@ register_target(
         is_native=True,
         alignment=64,
         features=AVX512VNNI,
+        peak=AVX512VNNI_PEAK,
         channel_granularity=4,
     )
 )

@@ -95,7 +95,14 @@ class CompiledModel:
     @cached_property
     def report(self) -> dict[str, Any]:
         """Sizes, layers, placement, proofs and the accuracy on calibration samples, as plain data."""
-        return report.report_of(self.compilation, self.program, self.warnings)
+        results = None if self.compilation.planned is None else self._results
+        return report.report_of(self.compilation, self.program, self.warnings, results)
+
+    @cached_property
+    def _results(self) -> verify.Results | None:
+        """Outputs for the kept samples, which the report and ``verify`` both need."""
+        samples = self.compilation.samples
+        return verify.results_of(self.graph, self.compilation.float_graph, samples) if samples else None
 
     # ------------------------------------------------------------------ files
     def save(self, folder: str | Path) -> Path:
@@ -108,6 +115,7 @@ class CompiledModel:
             recorded,
             vectors=self._vectors(),
             extra=self._write_extra,
+            weights=options.weights,
         )
         try:
             return emit(self.program, Path(folder), emitted)
@@ -174,6 +182,7 @@ class CompiledModel:
             labels,
             library.compiled if library else None,
             self.compilation.options.boundary == "float",
+            self._results if inputs is None else None,
         )
 
     def record_verification(self, verification: Verification, how: str, folder: str | Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from qcc.backends.c.weights import FORMS, Form
 from qcc.ir.errors import QccError
 
 
@@ -18,6 +19,7 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
@@ -31,6 +33,7 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
+    weights: Form = "auto"
     strict: bool = False
     vectors: int = 2
     seed: int = 0
@@ -46,6 +49,7 @@ class CompileOptions:
         for name, value, known in (
             ("precision", self.precision, ("int8", "float32")),
             ("io", self.io, ("int8", "float")),
+            ("weights", self.weights, FORMS),
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")

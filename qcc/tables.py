@@ -17,7 +17,7 @@ from qcc.backends.program import Operation
 from qcc.backends.targets import Availability
 from qcc.explain import Explanation
 from qcc.passes.base import Pass
-from qcc.timing import Timing
+from qcc.timing import StepTimings, Timing
 from qcc.verify import Accuracy, Verification
 
 GOOD, BAD, LOUD = "bold green", "bold red", "bold yellow"
@@ -183,6 +183,23 @@ def timings(library: Timing, macs: int, reference: Timing, reference_macs: int) 
     return Group(
         table, Text(verdict or f"the library is {ratio:.2f} times as fast as float32"), Text(note, "dim")
     )
+
+
+def step_timings(timings: StepTimings) -> RenderableType:
+    """A line for each step: its share of the sum of medians, and its rate, that of the fastest run."""
+    columns = ("layer", "kernel", "median us", "min us", "share", "MACs", "GMAC/s")
+    peak = timings.peak_gmacs
+    table = _table(*columns, *(("of peak",) if peak else ()), right=range(2, 8))
+    whole = sum(t.median_us for t in timings.steps)
+    for t in timings.steps:
+        gmacs = t.macs / max(t.min_us, 1e-3) / 1e3
+        rate = (f"{t.macs:,}", f"{gmacs:.1f}", f"{gmacs / peak:.1%}" if peak else "") if t.macs else ()
+        times = (f"{t.median_us:,.2f}", f"{t.min_us:,.2f}", f"{t.median_us / whole:.1%}" if whole else "")
+        table.add_row(Text(t.name), t.kernel, *times, *rate[: len(columns) - 4 if peak else 2])
+    about = f"{timings.runs:,} runs; {whole:,.2f} us in all"
+    if peak:
+        about += f"; peak: {peak:.0f} GMAC/s, a loop of multiply-accumulates over registers"
+    return Group(Text(""), table, Text(about, "dim"))
 
 
 # ---------------------------------------------------------------- explain

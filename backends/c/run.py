@@ -9,12 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.backends.c.build import build_program, build_shared, run_program
+from qcc.backends.c.build import build_program, build_shared, library_sources, link_shared, run_program
 from qcc.backends.c.emit import RUNTIME, find_record, render
 from qcc.backends.target import Target
 from qcc.backends.x86.features import require_features
@@ -70,7 +70,8 @@ class Library(Compiled):
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         super().__init__(path, meta)
-        function = getattr(_open_library(path), f"{meta['name']}_run")
+        self._shared = _open_library(path)
+        function = getattr(self._shared, f"{meta['name']}_run")
         function.argtypes = [ctypes.c_void_p] * 3
         function.restype = ctypes.c_int
         self._function = function
@@ -101,6 +102,38 @@ class Library(Compiled):
             return int(self._function(*addresses))
 
         return call
+
+
+class TimedLibrary(Library):
+    """A library with a clock behind each step, called on one thread; ``peak``: it holds the loop of the target's peak."""
+
+    def __init__(self, path: Path, meta: Mapping[str, Any], peak: bool) -> None:
+        super().__init__(path, meta)
+        self._run = ctypes.cast(getattr(self._shared, f"{meta['name']}_run"), ctypes.c_void_p)
+        self._time_steps = self._shared.qcc_time_steps
+        self._time_steps.argtypes = [ctypes.c_void_p] * 5
+        self._cost = _returning_double(self._shared.qcc_clock_cost)
+        self._peak = _returning_double(self._shared.qcc_peak, ctypes.c_long) if peak else None
+
+    def step_microseconds(self, sample: Bytes) -> Callable[[], Array]:
+        """A function that makes one inference on u8[input_bytes]: f64[layers], the time of each step."""
+        source, result = _aligned(self.meta["input_bytes"], 64), _aligned(self.meta["output_bytes"], 64)
+        source[:] = sample
+        times = np.zeros(1 + len(self.meta["layers"]))
+        memory = (self._arena, source, result, times)
+        addresses = [self._run, *(ctypes.c_void_p(m.ctypes.data) for m in memory)]
+        cost = self._cost()
+
+        def call(keep: object = memory) -> Array:  # the call holds the memory it writes to
+            self._time_steps(*addresses)
+            return np.maximum(np.diff(times) - cost, 0) / 1e3
+
+        return call
+
+    @property
+    def peak(self) -> Callable[[int], float] | None:
+        """Does that many rounds, and returns the multiply-accumulates done; None where no peak is known."""
+        return self._peak
 
 
 class Emulated(Compiled):
@@ -176,6 +209,27 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
     return Emulated(path, meta | {"outputs": ports, "output_bytes": end}, target)
 
 
+def load_timed(folder: Path, target: Target, build_folder: Path | None = None) -> TimedLibrary:
+    """Like ``load``, with a clock behind each step. Raises TargetError also for an emulated target, or several threads."""
+    require_instructions(target)
+    if not target.is_native:
+        raise TargetError(f"target {target.name} is emulated: the time of an emulator says nothing")
+    meta = read_metadata(folder)
+    if meta.get("threads", 1) > 1:
+        raise TargetError(
+            "the layers of a library for several threads cannot be timed", hint="compile for one thread"
+        )
+    build_folder = build_folder or folder / "build" / "timed"
+    sources = [
+        *library_sources(folder),
+        RUNTIME / "qcc_step_clock.c",
+        *([target.peak] if target.peak else []),
+    ]
+    header = ("-include", str(RUNTIME / "qcc_step_clock.h"), "-D_POSIX_C_SOURCE=199309L", f"-I{folder}")
+    path = link_shared(sources, target, build_folder / f"lib{meta['name']}_timed.so", header)
+    return TimedLibrary(path, meta, target.peak is not None)
+
+
 def whole_pages(size: int) -> Bytes:
     """Zeros that begin where a page begins."""
     return _aligned(size, mmap.PAGESIZE)
@@ -226,6 +280,11 @@ def _open_library(path: Path) -> ctypes.CDLL:
     """Loaded from a copy of its own: for a path it has seen, the loader returns the library loaded then."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".load-") as folder:
         return ctypes.CDLL(shutil.copy2(path, folder))
+
+
+def _returning_double(function: Any, *arguments: Any) -> Callable[..., float]:
+    function.argtypes, function.restype = list(arguments), ctypes.c_double
+    return cast(Callable[..., float], function)
 
 
 def _builtins(target: Target) -> tuple[str, ...]:

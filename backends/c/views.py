@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of, short_names
+from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, short_names
+from qcc.backends.c.weights import Constants
 from qcc.backends.program import Operation, Port, Program
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
@@ -19,7 +19,7 @@ class Views:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.constants: dict[tuple[str, bytes], dict[str, Any]] = {}
+        self.constants = Constants(program.target.alignment)
         self.offsets: list[dict[str, Any]] = []
         self._offset_names: dict[int, str] = {}  # by id of value
         self._at, self._steps = Names("at_"), Names("step_")
@@ -36,11 +36,6 @@ class Views:
         self.operations = [self._operation(op) for op in program.operations]
         self.copies = [self._copy(port) for port in program.copies]
         self._align_comments()
-
-    @property
-    def constant_bytes(self) -> int:
-        """Bytes of all constant arrays."""
-        return sum(c["bytes"] for c in self.constants.values())
 
     def context(self) -> dict[str, Any]:
         """Variables of the templates."""
@@ -61,8 +56,8 @@ class Views:
             "inputs": [self._port(p, "INPUT", program.inputs) for p in program.inputs],
             "outputs": [self._port(p, "OUTPUT", program.outputs) for p in program.outputs],
             "macs": sum(op.macs for op in program.operations),
-            "weight_bytes": self.constant_bytes,
-            "constants": list(self.constants.values()),
+            "weight_bytes": self.constants.bytes,
+            "constants": list(self.constants),
             "offsets": self.offsets,
             "operations": self.operations,
             "copies": self.copies,
@@ -128,19 +123,13 @@ class Views:
     def _constant(self, array: NDArray[Any] | None, owner: str, what: str) -> str:
         if array is None:
             return "NULL"
-        key = str(array.dtype), np.ascontiguousarray(array).tobytes()
-        if key not in self.constants:
-            self.constants[key] = {
-                "name": self._data.make(f"{self._short_name(owner)}_{what}"),
-                "type": c_type_of(array),
-                "count": array.size,
-                "bytes": array.nbytes,
-                "comment": c_comment(
-                    f"{owner}, {what}: {array.dtype.name}[{', '.join(map(str, array.shape))}]"
-                ),
-                "lines": c_array(array),
-            }
-        return str(self.constants[key]["name"])
+        shape = ", ".join(map(str, array.shape))
+
+        def describe() -> tuple[str, str]:
+            name = self._data.make(f"{self._short_name(owner)}_{what}")
+            return name, c_comment(f"{owner}, {what}: {array.dtype.name}[{shape}]")
+
+        return self.constants.add(array, describe).name
 
     # ------------------------------------------------------------------ operations
     def _operation(self, operation: Operation) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from qcc.backends.kernel import Kernel
 from qcc.backends.x86 import depthwise, elementwise, pooling, vnni
 
@@ -11,3 +13,4 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *pooling.KERNELS,
     *elementwise.KERNELS,
 )
+AVX512VNNI_PEAK = Path(__file__).parent / "peak_avx512vnni.c"
