@@ -99,18 +99,18 @@ def main() -> None:
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
 )
 @click.option(
-    "--threads",
-    type=click.IntRange(1, MAX_THREADS),
-    default=CompileOptions.threads,
-    show_default=True,
-    help="Threads that share each inference, where that is faster.",
-)
-@click.option(
     "--weights",
     type=click.Choice(FORMS),
     default=CompileOptions.weights,
     show_default=True,
     help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=CompileOptions.threads,
+    show_default=True,
+    help="Threads that share each inference, where that is faster.",
 )
 @tune_option
 @tune_file_option

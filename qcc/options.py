@@ -21,8 +21,8 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
-    ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
+    ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
@@ -36,8 +36,8 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
-    threads: int = 1
     weights: Form = "auto"
+    threads: int = 1
     strict: bool = False
     vectors: int = 2
     seed: int = 0

@@ -202,9 +202,9 @@ def step_timings(timings: StepTimings) -> RenderableType:
     whole = sum(t.median_us for t in timings.steps)
     for t in timings.steps:
         gmacs = t.macs / max(t.min_us, 1e-3) / 1e3
-        rate = (f"{t.macs:,}", f"{gmacs:.1f}", f"{gmacs / peak:.1%}" if peak else "") if t.macs else ()
+        rates = [f"{t.macs:,}", f"{gmacs:.1f}", *([f"{gmacs / peak:.1%}"] if peak else [])] if t.macs else []
         times = (f"{t.median_us:,.2f}", f"{t.min_us:,.2f}", f"{t.median_us / whole:.1%}" if whole else "")
-        table.add_row(Text(t.name), t.kernel, *times, *rate[: len(columns) - 4 if peak else 2])
+        table.add_row(Text(t.name), Text(t.kernel), *times, *rates)
     about = f"{timings.runs:,} runs; {whole:,.2f} us in all"
     if peak:
         about += f"; peak: {peak:.0f} GMAC/s, a loop of multiply-accumulates over registers"

@@ -121,7 +121,7 @@ class TimedLibrary(Library):
     """A library with a clock behind each step, called on one thread; ``peak``: it holds the loop of the target's peak."""
 
     def __init__(self, path: Path, meta: Mapping[str, Any], peak: bool) -> None:
-        super().__init__(path, {**meta, "threads": 1})
+        super().__init__(path, meta)
         self._run = ctypes.cast(getattr(self._shared, f"{meta['name']}_run"), ctypes.c_void_p)
         self._time_steps = self._shared.qcc_time_steps
         self._time_steps.argtypes = [ctypes.c_void_p] * 5
@@ -316,14 +316,14 @@ def _open_library(path: Path) -> ctypes.CDLL:
         return ctypes.CDLL(shutil.copy2(path, folder))
 
 
-def _function(function: Any, result: Any, pointers: int) -> Any:
-    function.argtypes, function.restype = [ctypes.c_void_p] * pointers, result
-    return function
-
-
 def _returning_double(function: Any, *arguments: Any) -> Callable[..., float]:
     function.argtypes, function.restype = list(arguments), ctypes.c_double
     return cast(Callable[..., float], function)
+
+
+def _function(function: Any, result: Any, pointers: int) -> Any:
+    function.argtypes, function.restype = [ctypes.c_void_p] * pointers, result
+    return function
 
 
 def _builtins(target: Target) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def test_every_family_of_kernels_gives_the_same_bytes(
 
 @pytest.mark.compiler
 @pytest.mark.usefixtures("eager")
-def test_wide_convolutions_of_small_images(target: Callable[[str], Target], tmp_path: Path) -> None:
+def test_wide_layers_of_small_images(target: Callable[[str], Target], tmp_path: Path) -> None:
     """Where channels are what threads share best, and where their blocks and registers are not full."""
     rng = np.random.default_rng(0)
     cases = []
@@ -182,6 +182,9 @@ def test_wide_convolutions_of_small_images(target: Callable[[str], Target], tmp_
         ]
         op = OPS["conv2d"](pads=(kernel // 2,) * 4)
         cases.append((f"conv{outputs}", Case(op, tuple(arrays), (False, True, True))))
+    for outputs in (127, 300, 523):
+        arrays = [rng.normal(size=n).astype(np.float32) for n in ((1, 70), (outputs, 70), (outputs,))]
+        cases.append((f"dense{outputs}", Case(OPS["dense"](), tuple(arrays), (False, True, True))))
     graph = planned_graph(float_graph(cases), case_inputs(cases))
     inputs = {v.name: rng.integers(-128, 128, (8, *v.type.shape)).astype(np.int8) for v in graph.inputs}
     for threads in (2, 3):

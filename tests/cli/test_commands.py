@@ -262,7 +262,7 @@ def test_bench_prints_each_layer(qcc, compiled, calib: Path) -> None:
     number, share = r"[\d,]+\.\d\d", r"\d+\.\d%"
     for layer in layers:
         rate = rf" +{layer['macs']:,} +\d+\.\d" if layer["macs"] else " *"
-        line = rf"^{layer['name']} +{layer['kernel']} +{number} +{number} +{share}{rate} *$"
+        line = rf"^{layer['name']} +{re.escape(layer['kernel'])} +{number} +{number} +{share}{rate} *$"
         assert re.search(line, result.stdout, re.MULTILINE), layer["name"]
     assert re.search(rf"[\d,]+ runs; {number} us in all$", result.stdout, re.MULTILINE)
 
