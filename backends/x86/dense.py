@@ -136,10 +136,11 @@ _SOURCE = source("qcc_s8_dense_avx512vnni")
 def _row(pattern: str, lower: Callable[[Step], Call], accepts: Callable[[Step], str | None]) -> Kernel:
     symbol = "qcc_s8_dense_avx512vnni"
     return Kernel(
-        pattern, "s8", symbol, "qcc_dense_params", _SOURCE, lower, accepts, priority=10, cost=cycles
+        pattern, "s8", symbol, "qcc_dense_params", _SOURCE, lower, accepts, priority=11, cost=cycles
     )
 
 
+# before the tiles of the convolution, which have no estimate of what it costs to read the weights: accepts_rows has
 KERNELS: tuple[Kernel, ...] = (
     _row("dense+requantize", lower_dense, accepts_dense),
     _row("conv2d+requantize", lower_dense, accepts_conv2d),
