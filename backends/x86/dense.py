@@ -144,12 +144,13 @@ def _row(pattern: str, lower: Callable[[Step], Call], accepts: Callable[[Step], 
         _SOURCE,
         lower,
         accepts,
-        priority=10,
+        priority=11,
         cost=cycles,
         channel_block=BLOCK,
     )
 
 
+# before the tiles of the convolution, which have no estimate of what it costs to read the weights: accepts_rows has
 KERNELS: tuple[Kernel, ...] = (
     _row("dense+requantize", lower_dense, accepts_dense),
     _row("conv2d+requantize", lower_dense, accepts_conv2d),
