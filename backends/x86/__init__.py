@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qcc.backends.kernel import Kernel
-from qcc.backends.x86 import depthwise, elementwise, pooling, vnni
+from qcc.backends.x86 import avx2, avx2_elementwise, depthwise, elementwise, pooling, vnni
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *vnni.KERNELS,
@@ -11,3 +11,5 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *pooling.KERNELS,
     *elementwise.KERNELS,
 )
+AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
+AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)
