@@ -27,17 +27,15 @@
 #include "qcc_avx2_kernels.h"
 
 #define QCC_INLINE static inline __attribute__((always_inline))
+#define QCC_RARE static __attribute__((noinline, unused))
 #define QCC_UNROLL _Pragma("GCC unroll 64")
 
 QCC_INLINE __m256i qcc_load(const void *x) { return _mm256_loadu_si256((const __m256i *)x); }
 
 QCC_INLINE void qcc_store(void *to, __m256i x) { _mm256_storeu_si256((__m256i *)to, x); }
 
-/* The first `count` (0 to 16) bytes; zeros behind them. */
-QCC_INLINE __m128i qcc_load_bytes(const int8_t *x, int32_t count) {
-  if (count >= 16) {
-    return _mm_loadu_si128((const __m128i *)(const void *)x);
-  }
+/* The first `count` (0 to 15) bytes; zeros behind them. */
+QCC_RARE __m128i qcc_load_few(const int8_t *x, int32_t count) {
   int8_t bytes[16] = {0};
   int32_t i = 0;
   if (count & 8) {
@@ -58,12 +56,8 @@ QCC_INLINE __m128i qcc_load_bytes(const int8_t *x, int32_t count) {
   return _mm_loadu_si128((const __m128i *)(const void *)bytes);
 }
 
-/* Stores the first `count` (0 to 16) bytes. */
-QCC_INLINE void qcc_store_bytes(int8_t *to, __m128i x, int32_t count) {
-  if (count >= 16) {
-    _mm_storeu_si128((__m128i *)(void *)to, x);
-    return;
-  }
+/* Stores the first `count` (0 to 15) bytes. */
+QCC_RARE void qcc_store_few(int8_t *to, __m128i x, int32_t count) {
   if (count & 8) {
     _mm_storel_epi64((__m128i *)(void *)to, x);
     x = _mm_srli_si128(x, 8);
@@ -81,6 +75,19 @@ QCC_INLINE void qcc_store_bytes(int8_t *to, __m128i x, int32_t count) {
   }
   if (count & 1) {
     to[count & 2] = (int8_t)(count & 2 ? word >> 16 : word);
+  }
+}
+
+/* `count` (16 or more: 16) bytes. */
+QCC_INLINE __m128i qcc_load_bytes(const int8_t *x, int32_t count) {
+  return count >= 16 ? _mm_loadu_si128((const __m128i *)(const void *)x) : qcc_load_few(x, count);
+}
+
+QCC_INLINE void qcc_store_bytes(int8_t *to, __m128i x, int32_t count) {
+  if (count >= 16) {
+    _mm_storeu_si128((__m128i *)(void *)to, x);
+  } else {
+    qcc_store_few(to, x, count);
   }
 }
 

@@ -26,54 +26,45 @@ typedef struct {
   int32_t pairs;
 } qcc_taps;
 
-/* `pixels` vectors of 16 channels, `step` bytes apart. `pairs`: those of `taps`. */
-QCC_INLINE void qcc_depthwise_tile(const int pixels, int32_t pairs, const qcc_taps *taps, const int8_t *x,
-                                   ptrdiff_t step, const int16_t *w, const int32_t *bias, const qcc_epilogue *e,
-                                   ptrdiff_t first, int32_t valid) {
+/* `pixels` vectors of 16 channels, `step` bytes apart. */
+QCC_INLINE void qcc_depthwise_tile(const int pixels, const qcc_taps *taps, const int8_t *x, ptrdiff_t step,
+                                   const int16_t *w, const int32_t *bias, const qcc_epilogue *e, ptrdiff_t first) {
+  const ptrdiff_t *offset = taps->offset;
   __m256i acc[8];
   QCC_UNROLL
   for (int i = 0; i < 2 * pixels; ++i) {
     acc[i] = qcc_load(bias + 8 * (i % 2));
   }
-  for (int32_t t = 0; t < pairs; ++t) {
-    const __m256i low = qcc_load(w + 32 * t), high = qcc_load(w + 32 * t + 16);
+  for (int32_t t = 0; t < taps->pairs; ++t, offset += 2, w += 32) {
+    const __m256i low = qcc_load(w), high = qcc_load(w + 16);
     QCC_UNROLL
     for (int i = 0; i < pixels; ++i) {
-      const __m256i a = qcc_load(x + i * step + taps->offset[2 * t]);
-      const __m256i b = qcc_load(x + i * step + taps->offset[2 * t + 1]);
+      const __m256i a = qcc_load(x + i * step + offset[0]), b = qcc_load(x + i * step + offset[1]);
       qcc_dot16(&acc[2 * i], _mm256_unpacklo_epi16(a, b), low);
       qcc_dot16(&acc[2 * i + 1], _mm256_unpackhi_epi16(a, b), high);
     }
   }
   QCC_UNROLL
   for (int i = 0; i < pixels; i += 2) {
-    if (i < valid) {
-      qcc_finish(2, e, acc + 2 * i, acc + 2 * i + 2 * (pixels > 1), first + i, i + 1 < valid);
-    }
+    qcc_finish(2, e, acc + 2 * i, acc + 2 * i + 2 * (pixels > 1), first + i, pixels > 1);
   }
 }
 
 /* A row of `count` pixels of one block of channels. */
-QCC_INLINE void qcc_depthwise_row(int32_t pairs, const qcc_taps *taps, const int8_t *x, ptrdiff_t step, int32_t count,
-                                  const int16_t *w, const int32_t *bias, const qcc_epilogue *e) {
+static void qcc_depthwise_row(const qcc_taps *taps, const int8_t *x, ptrdiff_t step, int32_t count, const int16_t *w,
+                              const int32_t *bias, const qcc_epilogue *e) {
   int32_t i = 0;
   for (; i + 4 <= count; i += 4, x += 4 * step) {
-    qcc_depthwise_tile(4, pairs, taps, x, step, w, bias, e, i, 4);
+    qcc_depthwise_tile(4, taps, x, step, w, bias, e, i);
   }
-  for (; i < count; ++i, x += step) {
-    qcc_depthwise_tile(1, pairs, taps, x, step, w, bias, e, i, 1);
+  if (i + 2 <= count) {
+    qcc_depthwise_tile(2, taps, x, step, w, bias, e, i);
+    i += 2;
+    x += 2 * step;
   }
-}
-
-/* The same with the number of pairs known to the compiler. */
-static void qcc_depthwise_row_9(const qcc_taps *taps, const int8_t *x, ptrdiff_t step, int32_t count, const int16_t *w,
-                                const int32_t *bias, const qcc_epilogue *e) {
-  qcc_depthwise_row(5, taps, x, step, count, w, bias, e);
-}
-
-static void qcc_depthwise_row_any(const qcc_taps *taps, const int8_t *x, ptrdiff_t step, int32_t count, const int16_t *w,
-                                  const int32_t *bias, const qcc_epilogue *e) {
-  qcc_depthwise_row(taps->pairs, taps, x, step, count, w, bias, e);
+  if (i < count) {
+    qcc_depthwise_tile(1, taps, x, step, w, bias, e, i);
+  }
 }
 
 QCC_INLINE void qcc_depthwise_conv2d(const qcc_avx2_conv2d_params *p, const int8_t *input, const int8_t *skip,
@@ -111,11 +102,7 @@ QCC_INLINE void qcc_depthwise_conv2d(const qcc_avx2_conv2d_params *p, const int8
                                 saturation};
         const int8_t *x = workspace + row * p->stride_height * line + 2 * c;
         const int16_t *w = weights + (ptrdiff_t)2 * taps.pairs * c;
-        if (taps.pairs == 5) {
-          qcc_depthwise_row_9(&taps, x, p->stride_width * pixel, p->output_width, w, bias + c, &e);
-        } else {
-          qcc_depthwise_row_any(&taps, x, p->stride_width * pixel, p->output_width, w, bias + c, &e);
-        }
+        qcc_depthwise_row(&taps, x, p->stride_width * pixel, p->output_width, w, bias + c, &e);
       }
     }
   }
