@@ -30,11 +30,15 @@ _SLACK_BYTES = {"conv2d": 4, "depthwise": 32, "dense": 4}  # of the workspace, w
 
 @dataclass(frozen=True)
 class Isa:
-    """``group``: activations in 32 bits; ``centre``: what is added to an activation, its weights' share is in the bias."""
+    """``group``: activations in 32 bits; ``centre``: what is added to an activation, its weights' share is in the bias.
+
+    ``conv_weights``: dtype of the packed weights of a convolution, which are read many times; those of a dense layer are s8.
+    """
 
     name: str
     group: int
     centre: int
+    conv_weights: str
 
     @property
     def element_bytes(self) -> int:
@@ -42,8 +46,8 @@ class Isa:
         return 4 // self.group
 
 
-AVX2 = Isa("avx2", group=2, centre=0)
-AVXVNNI = Isa("avxvnni", group=4, centre=128)
+AVX2 = Isa("avx2", group=2, centre=0, conv_weights="int16")
+AVXVNNI = Isa("avxvnni", group=4, centre=128, conv_weights="int8")
 
 
 def in_vectors(array: NDArray[Any], multiple: int = LANES) -> NDArray[Any]:
@@ -56,8 +60,8 @@ def in_vectors(array: NDArray[Any], multiple: int = LANES) -> NDArray[Any]:
     return np.ascontiguousarray(np.concatenate([ordered, padded[..., pairs:]], axis=-1))
 
 
-def pack_weights(weights: NDArray[np.int8], group: int, largest: int) -> NDArray[np.int8]:
-    """s8[O, runs, run] to [blocks][runs][ceil(run / group)][vectors][8][group], flat.
+def pack_weights(weights: NDArray[Any], group: int, largest: int) -> NDArray[Any]:
+    """[O, runs, run] to [blocks][runs][ceil(run / group)][vectors][8][group], flat.
 
     Blocks of ``largest`` vectors, then of half as many, and so on.
     """
@@ -140,7 +144,9 @@ def lower_conv2d_on(isa: Isa, step: Step) -> Call:
     outputs, _, kw, channels = weights.shape
     run = kw * channels if op.dilations[1] == 1 else channels
     band, elements = band_rows(step, isa.element_bytes)
-    constants = _product(isa, step, call, weights.reshape(outputs, -1, run), BLOCK // LANES)
+    constants = _product(
+        isa, step, call, weights.reshape(outputs, -1, run).astype(isa.conv_weights), BLOCK // LANES
+    )
     workspace = elements * isa.element_bytes + _SLACK_BYTES["conv2d"]
     return Call(_params(call, band), constants, workspace, inputs=call.inputs)
 
@@ -233,7 +239,9 @@ def lower_rows_on(isa: Isa, step: Step) -> Call:
         "band": band,
         **{name: dense[name] for name in ("skip_zero_point", "output_zero_point", "low", "high")},
     }
-    constants = _product(isa, step, call, weights.reshape(outputs, 1, inputs), BLOCK // LANES)
+    constants = _product(
+        isa, step, call, weights.reshape(outputs, 1, inputs).astype(isa.conv_weights), BLOCK // LANES
+    )
     workspace = band * inputs * isa.element_bytes + _SLACK_BYTES["conv2d"]
     return Call(params, constants, workspace, inputs=call.inputs)
 

@@ -150,7 +150,7 @@ def test_order_of_vectors() -> None:
 def test_packed_weights_hold_every_weight_once(group: int, largest: int) -> None:
     for shape in ((1, 1, 1), (24, 3, 5), (130, 2, 9), (104, 1, 7)):
         weights = np.arange(1, prod(shape) + 1, dtype=np.int64).reshape(shape)
-        packed = avx2.pack_weights(weights, group, largest)  # type: ignore[arg-type]
+        packed = avx2.pack_weights(weights, group, largest)
         assert packed.size == -(-shape[0] // 8) * 8 * shape[1] * -(-shape[2] // group) * group
         assert np.array_equal(np.sort(packed[packed != 0]), weights.reshape(-1))
 

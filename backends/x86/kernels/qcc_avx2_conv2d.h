@@ -2,7 +2,7 @@
  *
  * input    int8[batch][input_height][input_width][input_channels]
  * skip     int8, shape of the output, or NULL
- * weights  int8[blocks][kernel_height][runs][ceil(run / QCC_GROUP)][vectors][8][QCC_GROUP]: blocks of 16 output channels (2
+ * weights  qcc_weight[blocks][kernel_height][runs][ceil(run / QCC_GROUP)][vectors][8][QCC_GROUP]: blocks of 16 output channels (2
  *          vectors, in the order of qcc_avx2.h; a last block of 8 or fewer has 1), zero where there is no channel. A run is
  *          what lies side by side in the input: a whole kernel row, or one tap where dilation_width is not 1
  * bias     int32[output channels rounded up to 8 or 16], in the order of the vectors, with what activations as elements need
@@ -34,7 +34,7 @@ typedef struct {
 
 /* One tile: `rows` pixels by `vectors` * 8 channels, all taps; the first `valid` pixels are stored. */
 QCC_INLINE void qcc_conv_tile(const int rows, const int vectors, const qcc_band *in, const ptrdiff_t *offset,
-                              const int8_t *w, const int32_t *bias, const qcc_epilogue *e, ptrdiff_t first,
+                              const qcc_weight *w, const int32_t *bias, const qcc_epilogue *e, ptrdiff_t first,
                               int32_t valid) {
   __m256i acc[QCC_MAX_ROWS + 1];
   QCC_UNROLL
@@ -80,7 +80,7 @@ QCC_INLINE void qcc_conv_tile(const int rows, const int vectors, const qcc_band 
 
 /* The same with the numbers of rows and vectors known to the compiler, so that the tile stays in registers. */
 #define QCC_TILE(rows, vectors)                                                                                    \
-  static void qcc_tile_##rows##x##vectors(const qcc_band *in, const ptrdiff_t *offset, const int8_t *w,            \
+  static void qcc_tile_##rows##x##vectors(const qcc_band *in, const ptrdiff_t *offset, const qcc_weight *w,            \
                                           const int32_t *bias, const qcc_epilogue *e, ptrdiff_t first, int32_t valid) { \
     qcc_conv_tile(rows, vectors, in, offset, w, bias, e, first, valid);                                            \
   }
@@ -93,7 +93,7 @@ QCC_TILE(2, 1)
 
 /* `count` pixels, a row of `width` after the other, of one block of channels. */
 static void qcc_conv_block(const int vectors, const qcc_avx2_conv2d_params *p, const qcc_band *in, ptrdiff_t row_step,
-                           int32_t count, const int8_t *w, const int32_t *bias, const qcc_epilogue *e) {
+                           int32_t count, const qcc_weight *w, const int32_t *bias, const qcc_epilogue *e) {
   int32_t oy = 0, ox = 0, rows;
   for (int32_t first = 0; first < count; first += rows) {
     const int32_t left = count - first;
@@ -122,7 +122,7 @@ static void qcc_conv_block(const int vectors, const qcc_avx2_conv2d_params *p, c
 }
 
 QCC_INLINE void qcc_conv2d(const qcc_avx2_conv2d_params *p, const int8_t *input, const int8_t *skip,
-                           const int8_t *weights, const int32_t *bias, const int32_t *skip_multiplier,
+                           const qcc_weight *weights, const int32_t *bias, const int32_t *skip_multiplier,
                            const float *scale, int8_t *output, int8_t *workspace) {
   const int32_t width = qcc_reach(p->output_width, p->stride_width, p->kernel_width, p->dilation_width);
   const ptrdiff_t pixel = (ptrdiff_t)QCC_ELEMENT_BYTES * p->input_channels;
@@ -145,7 +145,7 @@ QCC_INLINE void qcc_conv2d(const qcc_avx2_conv2d_params *p, const int8_t *input,
       const ptrdiff_t start = ((ptrdiff_t)n * p->output_height + y) * p->output_width * p->output_channels;
       qcc_copy_padded(QCC_ELEMENT_BYTES, p, input, workspace, y * p->stride_height, height, width);
       qcc_fill(1, workspace + height * width * pixel, 0, 4); /* a last group may read it */
-      const int8_t *w = weights;
+      const qcc_weight *w = weights;
       for (int32_t o = 0; o < p->output_channels; o += 16) {
         const int32_t left = p->output_channels - o;
         const qcc_epilogue e = {scale + o,

@@ -34,7 +34,7 @@ QCC_INLINE void qcc_dense_block(const int vectors, const int8_t *x, int32_t grou
     const __m256i row = _mm256_set1_epi32(word);
     QCC_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      qcc_dot(&acc[v], row, qcc_weights(w + 8 * QCC_GROUP * v));
+      qcc_dot(&acc[v], row, qcc_weights_s8(w + 8 * QCC_GROUP * v));
     }
   }
   QCC_UNROLL

@@ -30,7 +30,7 @@ typedef struct {
 } qcc_avx2_conv2d_params;
 
 void qcc_s8_conv2d_avx2(const qcc_avx2_conv2d_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
-                        const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
+                        const int16_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                         const int32_t *QCC_RESTRICT skip_multiplier, const float *QCC_RESTRICT scale, int8_t *output,
                         void *workspace);
 void qcc_s8_conv2d_avxvnni(const qcc_avx2_conv2d_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,

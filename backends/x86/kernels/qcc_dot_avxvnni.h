@@ -15,8 +15,13 @@
 #define QCC_GROUP 4         /* activations in 32 bits */
 #define QCC_ELEMENT_BYTES 1 /* of an activation in the workspace */
 
+typedef int8_t qcc_weight; /* of a convolution */
+
 /* Eight channels of QCC_GROUP weights each. */
-QCC_INLINE __m256i qcc_weights(const int8_t *w) { return qcc_load(w); }
+QCC_INLINE __m256i qcc_weights(const qcc_weight *w) { return qcc_load(w); }
+
+/* The same from int8. */
+QCC_INLINE __m256i qcc_weights_s8(const int8_t *w) { return qcc_load(w); }
 
 /* acc += x * w. The empty statement keeps the sums in their registers: gcc 12 otherwise moves them about. */
 QCC_INLINE void qcc_dot(__m256i *acc, __m256i x, __m256i w) {
