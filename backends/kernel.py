@@ -54,6 +54,32 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one thread computes of a call: the same kernel with other ``params`` and pointers moved on.
+
+    ``inputs``, ``output``: elements by which the pointers of ``Call.inputs`` and the output move; ``constants``: those by
+    which constants move, by name (absent: 0); ``extent``: what is computed, such as ("rows", 0, 28). The parts of a call
+    write disjoint elements, together all of them, and a part needs no larger workspace than the call.
+    """
+
+    params: Mapping[str, int | float | Sequence[int]]
+    inputs: tuple[int, ...]
+    output: int
+    constants: Mapping[str, int]
+    extent: tuple[str, int, int]
+
+    @property
+    def size(self) -> int:
+        """Rows, pixels, channels or elements it computes."""
+        return self.extent[2] - self.extent[1]
+
+
+Split = Callable[
+    [Step, Call, int], tuple[Part, ...]
+]  # into at most so many parts; no parts where it cannot be
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One row of a target's kernel table.
 
@@ -64,7 +90,9 @@ class Kernel:
     row without an estimate comes behind those with one; ``variant``: tells rows of one symbol apart (its register tile);
     ``in_place``: the output may overwrite input 0, or (as a tuple) any of these arguments of ``Call.inputs``, when
     it needs no more bytes; ``variadic``: the inputs are passed as one argument, an array of ``const void *`` (the params
-    say how many).
+    say how many); ``split``: how threads share a call, by default what backends/split.py has for ``params_type``;
+    ``channel_block``: output channels in a block of the packed constants, of which each array has equal shares for every
+    channel up to the size of ``bias``; 0 where threads cannot share the channels.
     """
 
     pattern: str
@@ -79,6 +107,8 @@ class Kernel:
     variant: str = ""
     in_place: bool | tuple[int, ...] = False
     variadic: bool = False
+    split: Split | None = None
+    channel_block: int = 0
 
     @property
     def label(self) -> str:

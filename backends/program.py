@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from qcc.backends.boundary import with_boundary
 from qcc.backends.c.names import library_name
-from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.kernel import Call, Kernel, Part, Step
 from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
-from qcc.backends.select import Candidate, Refusal, Selection, is_alias, select
+from qcc.backends.parallel import Sharing, share_work
+from qcc.backends.select import Candidate, Order, Refusal, Selection, as_ranked, is_alias, select
 from qcc.backends.target import Target
+from qcc.ir.errors import TargetError
 from qcc.ir.graph import Graph, Value
 
 PORT_ALIGNMENT = 16  # of each input and output in its block
@@ -37,7 +39,8 @@ class Port:
 class Operation:
     """One kernel call. ``workspace``: offset in the arena, None when the call needs none.
 
-    ``refused``, ``candidates``: the rows that could not, or could, do the step.
+    ``refused``, ``candidates``: see ``Selection``; ``sharing``: how threads share the step; ``part_workspace_bytes``:
+    from the workspace of one part to that of the next.
     """
 
     step: Step
@@ -46,11 +49,32 @@ class Operation:
     refused: tuple[Refusal, ...]
     candidates: tuple[Candidate, ...]
     workspace: int | None
+    sharing: Sharing
+    part_workspace_bytes: int
 
     @property
     def inputs(self) -> tuple[Value | None, ...]:
         """The pointers the kernel gets, None for NULL."""
         return self.step.inputs if self.call.inputs is None else self.call.inputs
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What threads compute at the same time; none where one thread computes the step."""
+        return self.sharing.parts
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of all parts."""
+        return self.part_workspace_bytes * max(1, len(self.parts))
+
+    @property
+    def beaten(self) -> tuple[Candidate, ...]:
+        """Candidates that competed with the kernel: of its priority, or measured."""
+        return tuple(
+            c
+            for c in self.candidates[1:]
+            if c.microseconds is not None or c.kernel.priority == self.kernel.priority
+        )
 
     @property
     def macs(self) -> int:
@@ -63,7 +87,7 @@ class Program:
     """A graph made ready for a target.
 
     ``places``: by ``id`` of the value, through ``place``; ``copies``: outputs whose bytes are computed elsewhere
-    (an output that is also an input, a constant, or another output).
+    (an output that is also an input, a constant, or another output); ``threads``: how many the program is made for.
     """
 
     name: str
@@ -79,28 +103,54 @@ class Program:
     copies: tuple[Port, ...]
     places: dict[int, Place]
     plan: MemoryPlan
+    threads: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Parts of the step that has most of them: as many threads are of use. 1: nothing is shared."""
+        return max((len(op.parts) for op in self.operations), default=1) or 1
 
     def place(self, value: Value) -> Place:
         """Where ``value`` lives."""
         return self.places[id(value)]
 
 
-def build_program(graph: Graph, target: Target, name: str, io: str = "int8") -> Program:
-    """Select kernels, pack constants, plan memory. ``io``: see ``with_boundary``.
+def build_program(
+    graph: Graph,
+    target: Target,
+    name: str,
+    io: str = "int8",
+    order: Order = as_ranked,
+    threads: int = 1,
+) -> Program:
+    """Select kernels, pack constants, share the work of steps between ``threads``, plan memory.
 
-    Raises TargetError when a step has no kernel.
+    ``io``: see ``with_boundary``; ``order``: see ``select``. Raises TargetError when a step has no kernel, or the
+    target no threads.
     """
+    if threads > 1 and target.semihosting:
+        raise TargetError(
+            f"target {target.name} has no threads: its programs run without an operating system",
+            hint="compile with one thread, the default",
+        )
     graph = with_boundary(graph, io)
-    selections = select(graph, target.kernels)
+    selections = select(graph, target.kernels, order)
     calls = [s.kernel.lower(s.step) for s in selections]
     inputs, input_bytes = _ports(graph.inputs, [v.name for v in graph.inputs])
     outputs, output_bytes = _ports(graph.outputs, graph.output_names)
-    storage = _Storage(graph, selections, calls, input_bytes, output_bytes)
+    sharings = share_work([(s.kernel, s.step, c) for s, c in zip(selections, calls, strict=True)], threads)
+    apart = [
+        _aligned(call.workspace_bytes, sharing, target) for call, sharing in zip(calls, sharings, strict=True)
+    ]
+    spaces = [bytes_ * max(1, len(sharing.parts)) for bytes_, sharing in zip(apart, sharings, strict=True)]
+    storage = _Storage(graph, selections, calls, spaces, input_bytes, output_bytes)
     storage.place_ports(inputs, outputs)
     places, plan, workspaces = storage.plan(target.alignment)
     operations = tuple(
-        Operation(s.step, s.kernel, call, s.refused, s.candidates, workspace)
-        for s, call, workspace in zip(selections, calls, workspaces, strict=True)
+        Operation(s.step, s.kernel, call, s.refused, s.candidates, workspace, sharing, bytes_)
+        for s, call, workspace, sharing, bytes_ in zip(
+            selections, calls, workspaces, sharings, apart, strict=True
+        )
     )
     return Program(
         library_name(name, {k.source.stem for k in target.kernels}),
@@ -116,7 +166,14 @@ def build_program(graph: Graph, target: Target, name: str, io: str = "int8") -> 
         tuple(storage.copies),
         places,
         plan,
+        threads,
     )
+
+
+def _aligned(workspace_bytes: int, sharing: Sharing, target: Target) -> int:
+    """The workspace of a part, up to where that of the next one begins."""
+    alignment = target.alignment if sharing.parts else 1
+    return -(-workspace_bytes // alignment) * alignment
 
 
 def _ports(values: Sequence[Value], names: Sequence[str]) -> tuple[tuple[Port, ...], int]:
@@ -137,10 +194,12 @@ class _Storage:
         graph: Graph,
         selections: Sequence[Selection],
         calls: Sequence[Call],
+        workspace_bytes: Sequence[int],
         input_bytes: int,
         output_bytes: int,
     ) -> None:
         self.graph, self.selections, self.calls = graph, selections, calls
+        self.workspace_bytes = workspace_bytes  # of all parts of each call
         self.end = len(selections)  # a step after the last one: outputs are alive there
         self.block_bytes = {"input": input_bytes, "output": output_bytes}
         self.root = {id(v): v for v in graph.values()}  # the value that owns the memory
@@ -173,10 +232,10 @@ class _Storage:
             owner = self._in_place(exact)
             buffers, index = self._buffers(owner)
             spaces: list[int | None] = []
-            for step, call in enumerate(self.calls):
-                spaces.append(len(buffers) if call.workspace_bytes else None)
-                if call.workspace_bytes:
-                    buffers.append(Buffer("workspace", call.workspace_bytes, step, step))
+            for step, size in enumerate(self.workspace_bytes):
+                spaces.append(len(buffers) if size else None)
+                if size:
+                    buffers.append(Buffer("workspace", size, step, step))
             plan = plan_memory(buffers, alignment)
             if best is None or plan.arena_bytes < best[0].arena_bytes:
                 offsets = {key: plan.offsets[index[id(value)]] for key, value in owner.items()}

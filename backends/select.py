@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from qcc.backends.kernel import Kernel, Step
@@ -26,15 +26,24 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that can do the step, with its estimated cycles (infinite without a cost model)."""
+    """A row that can do the step: its estimated cycles (infinite without a cost model), its time where measured."""
 
     kernel: Kernel
     cycles: float
+    microseconds: float | None = None
+
+
+Order = Callable[[Step, tuple[Candidate, ...]], tuple[Candidate, ...]]
+
+
+def as_ranked(step: Step, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """The order of ``rank``."""
+    return candidates
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A step, its kernel, the rows that refused it, and the candidates, best first: the kernel and what it beat."""
+    """A step, its kernel, the candidates, best first, and the refusals of rows that would have come before the kernel."""
 
     step: Step
     kernel: Kernel
@@ -102,8 +111,11 @@ def _step(group: Sequence[Node]) -> Step:
     return Step(group[0], tuple(group[1:]), tuple(inputs.values()), group[-1].output)
 
 
-def select(graph: Graph, kernels: Sequence[Kernel]) -> list[Selection]:
-    """A kernel for every step. Raises TargetError for the steps that no row accepts, with all reasons."""
+def select(graph: Graph, kernels: Sequence[Kernel], order: Order = as_ranked) -> list[Selection]:
+    """A kernel for every step: the first candidate as ``order`` puts them.
+
+    Raises TargetError for the steps that no row accepts, with all reasons.
+    """
     by_pattern: dict[str, list[Kernel]] = {}
     for kernel in sorted(kernels, key=lambda k: -k.priority):
         by_pattern.setdefault(kernel.pattern, []).append(kernel)
@@ -116,7 +128,10 @@ def select(graph: Graph, kernels: Sequence[Kernel]) -> list[Selection]:
         rows = [k for k in by_pattern.get(step.pattern, ()) if k.dtype == dtype]
         candidates, refused = rank(step, rows)
         if candidates:
-            selections.append(Selection(step, candidates[0].kernel, refused, candidates))
+            candidates = order(step, candidates)
+            kernel = candidates[0].kernel
+            preferred = tuple(r for r in refused if r.kernel.priority >= kernel.priority)
+            selections.append(Selection(step, kernel, preferred, candidates))
         else:
             reasons = "; ".join(f"{r.kernel.label}: {r.reason}" for r in refused)
             failures.append((step, reasons or f"no kernel has this pattern for {dtype}"))

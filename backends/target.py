@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from qcc.backends.kernel import Kernel
 from qcc.ir.errors import TargetError
@@ -25,6 +26,9 @@ class Target:
     ``runner_install``: how to get the runner; ``is_native``: shared libraries can be loaded into this process;
     ``kernels``: rows in order of preference at equal priority; ``alignment``: of the arena and of every buffer in it;
     ``features``: instruction sets the code uses; that of a native target runs only where the processor has them all;
+    ``peak``: C file of ``double qcc_peak(long rounds)``, which does, and returns the number of, multiply-accumulates of
+    8-bit integers as fast as the instructions allow: for benchmarks;
+    ``channel_granularity``: what removed channels may leave behind is a multiple of this, as the kernels read them;
     ``semihosting``: programs have no operating system, files and exit go through the debugger.
     """
 
@@ -39,6 +43,8 @@ class Target:
     is_native: bool = False
     alignment: int = 16
     features: tuple[str, ...] = ()
+    peak: Path | None = None
+    channel_granularity: int = 1
     semihosting: bool = False
 
 

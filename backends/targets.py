@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
-from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVXVNNI_KERNELS
+from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, AVXVNNI_KERNELS
 from qcc.backends.x86.features import AVX2, AVX512VNNI, AVXVNNI, lacking_features, processor_features
 
 __all__ = [
@@ -41,16 +42,18 @@ _X86 = (
 
 @dataclass(frozen=True)
 class _Level:
-    """An instruction set of x86: ``suffix`` of its target, ``title``, the features and kernels on top of the portable."""
+    """An instruction set of x86: ``suffix`` of its target, ``title``, what it adds to the portable; see Target."""
 
     suffix: str
     title: str
     features: tuple[str, ...]
     kernels: tuple[Kernel, ...]
+    peak: Path | None = None
+    granularity: int = 1
 
 
 _LEVELS = (  # the best first
-    _Level("avx512vnni", "AVX512-VNNI", AVX512VNNI, AVX512VNNI_KERNELS),
+    _Level("avx512vnni", "AVX512-VNNI", AVX512VNNI, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, 4),
     _Level("avxvnni", "AVX-VNNI", AVXVNNI, AVXVNNI_KERNELS),
     _Level("avx2", "AVX2", AVX2, AVX2_KERNELS),
 )
@@ -69,6 +72,8 @@ def host_target(features: frozenset[str]) -> Target:
         is_native=True,
         alignment=64,
         features=best.features,
+        peak=best.peak,
+        channel_granularity=best.granularity,
     )
 
 
@@ -134,6 +139,8 @@ for _level in _LEVELS:
             is_native=True,
             alignment=64,
             features=_level.features,
+            peak=_level.peak,
+            channel_granularity=_level.granularity,
         )
     )
 

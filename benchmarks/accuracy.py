@@ -15,7 +15,6 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of one process among others; before numpy is imported
 
-import logging
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,19 +24,9 @@ from typing import Any
 
 import click
 import numpy as np
-import onnx
-import onnxruntime
+from engines import qdq
 from models import CALIBRATION_SAMPLES, models_option, zoo_option
 from numpy.typing import NDArray
-from onnx import version_converter
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +34,6 @@ import qcc
 from qcc.options import CompileOptions
 
 ALLOWED_LOSS = 0.007  # of top-1, as a share of the samples
-PER_CHANNEL_OPSET = 13  # the first one whose QuantizeLinear has an axis
 BATCH = 50
 Array = NDArray[Any]
 
@@ -95,7 +83,8 @@ def measure(zoo: ModuleType, model: str, observers: tuple[str, ...], status: Any
     rows = [Row(model, "float32", metric(reference))]
     status.update(f"{model}: onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
-        quantized = quantize_with_onnxruntime(Path(entry.model), calibration, Path(folder))
+        quantized = Path(folder) / "quantized.onnx"
+        qdq.quantize(Path(entry.model), [x[None] for x in calibration], quantized)
         rows.append(Row(model, "onnxruntime", metric(zoo.run(str(quantized), entry.x))))
     for observer in observers:
         status.update(f"{model}: qcc {observer}")
@@ -104,43 +93,6 @@ def measure(zoo: ModuleType, model: str, observers: tuple[str, ...], status: Any
         row.mark = passes(row.metric, *(r.metric for r in rows[:2]))
         rows.append(row)
     return rows
-
-
-def quantize_with_onnxruntime(model: Path, calibration: Array, folder: Path) -> Path:
-    """The QDQ model that onnxruntime makes of ``model``, in ``folder``."""
-    logging.disable(logging.WARNING)  # it advises pre-processing, which is done here
-    onnxruntime.set_default_logger_severity(3)
-    source, prepared, quantized = (
-        folder / name for name in ("source.onnx", "prepared.onnx", "quantized.onnx")
-    )
-    proto = onnx.load(model)
-    if max(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")) < PER_CHANNEL_OPSET:
-        proto = version_converter.convert_version(proto, PER_CHANNEL_OPSET)
-    onnx.save(proto, source)
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared),
-        str(quantized),
-        Samples(proto.graph.input[0].name, calibration),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
-    logging.disable(logging.NOTSET)
-    return quantized
-
-
-class Samples(CalibrationDataReader):
-    """Hands out calibration samples one by one."""
-
-    def __init__(self, name: str, samples: Array) -> None:
-        self._feeds = iter([{name: samples[i : i + 1]} for i in range(len(samples))])
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next sample, None after the last."""
-        return next(self._feeds, None)
 
 
 def run_integers(compiled: qcc.CompiledModel, x: Array) -> list[Array]:

@@ -1,8 +1,9 @@
-"""The model zoo of the benchmarks: a folder of models with data and a loader, beside the checkout or named."""
+"""The models of the benchmarks: a zoo (a folder of models with data and a loader), and those of random_models.py."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,29 @@ from types import ModuleType
 from typing import Any
 
 import click
+import random_models
 
 MODELS = ("kws", "ic", "resnet20", "squeezenet", "mobilenetv2", "vww", "ad", "ultraface_rfb320")
 CALIBRATION_SAMPLES = 100
+CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"  # random models, and the files of peers
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "zoo"
+
+
+def load_entry(name: str, zoo: ModuleType | None, folder: Path) -> random_models.Entry:
+    """A model of either kind. ``folder`` keeps the random ones. Raises BadParameter for a name that is in neither."""
+    if name in random_models.MODELS:
+        return random_models.load(name, folder)
+    if zoo is None or name not in zoo.index():
+        known = ", ".join((*(zoo.index() if zoo is not None else ()), *random_models.MODELS))
+        raise click.BadParameter(f"{name!r} is not one of {known}")
+    entry = zoo.load(name)
+    return random_models.Entry(Path(entry.model), entry.calib[:CALIBRATION_SAMPLES], entry.x)
+
+
+def find_zoo() -> ModuleType | None:
+    """The zoo that $QCC_ZOO names, or the one beside the checkout; None where there is none."""
+    folder = Path(os.environ.get("QCC_ZOO", BESIDE))
+    return open_zoo(folder) if (folder / "load.py").is_file() else None
 
 
 def zoo_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,13 +1,16 @@
-"""Time of one inference on this x86 machine: qcc for the host beside other engines, on one pinned core.
+"""Time of one inference on this x86 machine: qcc beside other engines, on pinned cores.
 
-    python benchmarks/x86.py
-    python benchmarks/x86.py --models kws,ic --rounds 20 --json x86.json
+    python benchmarks/install_peers.py build/peers
+    python benchmarks/x86.py --peers build/peers
+    python benchmarks/x86.py --peers build/peers --models kws,resnet50 --threads 1,2 --rounds 20 --json x86.json
 
-All engines take turns in every round, in an order that changes, so that a change of the clock meets them all. What is
-timed is one inference on an input in place, called from Python: the call itself costs each of them some of a
-microsecond. GMAC/s counts the multiply-accumulates of the model as it was, by the fastest block; the share is that of
-the vpdpbusd rate which a loop over registers reached in the same rounds. The library must first equal the interpreter
-on a few samples (exit status 1). Compare figures of one run only.
+Every engine is a process. All take turns in every round, in an order that changes, so that a change of the clock meets them
+all; the others stand still meanwhile. What is timed is one inference on an input in place, called from Python, which costs
+each of them some of a microsecond; the second row of qcc is its library called in a loop in C. "peer / it" divides the least
+time of the fastest peer by that of the engine. GMAC/s counts the multiply-accumulates of the model as it was, by the fastest
+block; the share is that of the rate which a loop of the target's widest multiply-accumulate over registers reached in the same
+rounds. MB is what loading the engine and one inference added to the memory of its process, SQNR that of the outputs against
+float32. The library must first equal the interpreter (exit status 1). Compare figures of one run only.
 """
 
 from __future__ import annotations
@@ -16,209 +19,161 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of one process among others; before numpy is imported
 
-import ctypes
 import json
+import math
 import platform
-import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
-import numpy as np
-from models import CALIBRATION_SAMPLES, models_option, zoo_option
-from peers import Job, peers_of
+import random_models
+from contest import (
+    OURS,
+    OURS_IN_C,
+    PEAK,
+    Case,
+    Entrant,
+    Row,
+    compile_ours,
+    contend,
+    cores_from,
+    entrants,
+    locked,
+    peak_job,
+)
+from models import CACHE, MODELS, find_zoo, load_entry
+from peers import Installed, peers_option
 from rich.console import Console
 from rich.table import Table
 
-import qcc
-from qcc.backends.c.build import find_compiler
-from qcc.backends.target import find_target
-from qcc.backends.targets import host_target
-from qcc.backends.x86.features import AVX512VNNI, lacking_features, processor_features
-from qcc.timing import time_call
+from qcc.backends.targets import find_target
+from qcc.backends.x86.features import processor_features
 
-CHECKED_SAMPLES = 4
-PEAK_CALLS = 20_000  # of the inner loop: about a tenth of a millisecond
-OURS = "qcc"
+EXACT_DB = 250.0  # more than float32 arithmetic in another order reaches
 
 
-@dataclass
-class Row:
-    """One engine on one model: medians and minima of the rounds, in microseconds."""
-
-    model: str
-    engine: str
-    macs: int
-    medians: list[float] = field(default_factory=list)
-    minima: list[float] = field(default_factory=list)
-
-    @property
-    def median_us(self) -> float:
-        """Median of the rounds' medians."""
-        return statistics.median(self.medians)
-
-    @property
-    def min_us(self) -> float:
-        """The fastest block of all rounds."""
-        return min(self.minima)
-
-    @property
-    def gmacs(self) -> float:
-        """Multiply-accumulates of the model per nanosecond."""
-        return self.macs / self.min_us / 1e3
-
-
-@dataclass
-class Peak:
-    """The vpdpbusd rate: the best of all rounds, GMAC/s; 0 where the processor has none."""
-
-    gmacs: float = 0.0
-    call: Callable[[], float] | None = None
-
-    def measure(self) -> None:
-        """One round."""
-        if self.call is not None:
-            self.gmacs = max(self.gmacs, self.call() / time_call(self.call, 0.02).min_us / 1e3)
+def path_option(name: str, variable: str, text: str) -> Callable[..., Any]:
+    """An option that takes a path."""
+    return click.option(name, variable, type=click.Path(path_type=Path), metavar="PATH", help=text)
 
 
 @click.command()
-@models_option()
-@zoo_option
 @click.option(
-    "--rounds", default=10, show_default=True, type=click.IntRange(1), help="Turns of every engine."
+    "--models", metavar="A,B,...", help="Default: those of the zoo, if it is here, and the random ones."
 )
+@peers_option
+@click.option("--target", default="host", show_default=True, help="Of qcc.")
+@click.option("--threads", default="1", show_default=True, metavar="N,...", help="Numbers of threads.")
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="Turns of an engine.")
 @click.option("--seconds", default=0.2, show_default=True, help="Time of an engine in a round.")
-@click.option("--core", default=-1, show_default=True, help="Processor to run on; -1: the last one.")
-@click.option("--tflite", type=click.Path(path_type=Path), help="Folder of MODEL.tflite files, for LiteRT.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
+@click.option(
+    "--core", default=-1, show_default=True, help="Processor of the first thread; -1: the last one."
+)
+@path_option("--folder", "folder", "Keeps random models and the peers' files (default: build/benchmarks).")
+@path_option("--lock", "lock", "Hold a lock on this file while timing.")
+@path_option("--json", "json_file", "Write all figures to this file.")
 def main(
-    models: list[str], zoo: ModuleType, rounds: int, seconds: float, core: int, tflite: Path | None, json_file: Path | None
+    models: str | None, peers: list[Installed], target: str, threads: str, rounds: int, seconds: float, core: int,
+    folder: Path | None, lock: Path | None, json_file: Path | None,
 ) -> None:  # fmt: skip
-    """Compile each model for the host and time it beside its peers."""
-    pin(core)
+    """Compile each model and time it beside its peers."""
+    zoo, folder = find_zoo(), folder or CACHE
+    names = models.split(",") if models else [*(MODELS if zoo else ()), *random_models.MODELS]
+    counts, cores = [int(count) for count in threads.split(",")], cores_from(core)
+    if max(counts) > len(cores):
+        raise click.BadParameter(f"--threads {max(counts)}: this process may run on {len(cores)} processors")
     rows: list[Row] = []
-    different: list[str] = []
-    with tempfile.TemporaryDirectory() as name, Console(stderr=True).status("") as status:
-        peak = Peak(call=peak_probe(Path(name)))
-        for model in models:
-            entry = zoo.load(model)
-            folder = Path(name) / model
-            folder.mkdir()
-            job = Job(model, Path(entry.model), entry.calib[:CALIBRATION_SAMPLES], entry.x[:1], folder)
-            status.update(f"{model}: qcc")
-            macs, ours = compile_ours(job, entry.x[:CHECKED_SAMPLES])
-            if ours is None:
-                different.append(model)
-                continue
-            calls: dict[str, Callable[[], object]] = {OURS: ours}
-            for peer, prepare in peers_of(job, tflite).items():
-                status.update(f"{model}: {peer}")
-                calls[peer] = prepare()
-            status.update(f"{model}: timing {len(calls)} engines")
-            rows += take_turns(model, macs, calls, peak, rounds, seconds)
-    report(rows, peak, different)
-    if json_file is not None:
-        write_json(json_file, rows, peak)
-    sys.exit(1 if different else 0)
+    probe = peak_job(target, folder)
+    peak = Row("", PEAK, 1, 0)
+    loop = Entrant(peak, Path(sys.executable), "engines.library:load_peak", probe) if probe else None
+    with Console(stderr=True).status("") as status:
+        for name in names:
+            status.update(f"{name}: model")
+            case = Case.make(name, load_entry(name, zoo, folder), folder)
+            for count in counts:
+                status.update(f"{name}: qcc")
+                ours = compile_ours(case, target, count)
+                if not ours.exact:
+                    rows.append(Row(name, OURS, count, ours.macs, error="differs from the interpreter"))
+                    continue
+                found = entrants(case, ours, peers, status.update)
+                status.update(f"{name}: waiting for {lock}" if lock else f"{name}: timing")
+                with locked(lock):
+                    status.update(f"{name}: timing, {count} threads")
+                    rows += contend(case, found, loop, cores, rounds, seconds)
+                if json_file is not None:  # each time: a run may be interrupted
+                    write_json(json_file, rows, peak, peers)
+    report(rows, peak, target)
+    Console(width=120).print(
+        "; ".join(dict.fromkeys(v for peer in peers for v in peer.versions)), style="dim"
+    )
+    sys.exit(1 if any(row.error for row in rows if row.engine == OURS) else 0)
 
 
-def pin(core: int) -> None:
-    """Keep this process, and the threads it starts, on one processor."""
-    if hasattr(os, "sched_setaffinity"):
-        allowed = sorted(os.sched_getaffinity(0))
-        if core >= 0 and core not in allowed:
-            raise click.BadParameter(f"--core {core}: this process may run on {allowed}")
-        os.sched_setaffinity(0, {allowed[-1] if core < 0 else core})
-
-
-def compile_ours(job: Job, samples: Any) -> tuple[int, Callable[[], object] | None]:
-    """The model's multiply-accumulates, and the call of its library; None where that differs from the interpreter."""
-    compiled = qcc.compile(job.model, target="host", calibration=job.calibration, name=job.name)
-    library = compiled.build(compiled.save(job.folder / "library"))
-    verified = compiled.verify(library, samples)
-    block = library.compiled.block({compiled.graph.inputs[0].name: compiled.quantize_input(job.sample)})
-    return compiled.report["dead_channels"]["macs_before"], library.compiled.prepared(
-        block[0]
-    ) if verified.exact else None
-
-
-def take_turns(
-    model: str, macs: int, calls: dict[str, Callable[[], object]], peak: Peak, rounds: int, seconds: float
-) -> list[Row]:
-    """Time every engine once in every round."""
-    rows = [Row(model, engine, macs) for engine in calls]
-    for number in range(rounds):
-        peak.measure()
-        for index in range(len(rows)):
-            row = rows[(index + number) % len(rows)]
-            timing = time_call(calls[row.engine], seconds)
-            row.medians.append(timing.median_us)
-            row.minima.append(timing.min_us)
-    return rows
-
-
-def peak_probe(folder: Path) -> Callable[[], float] | None:
-    """Runs the loop over registers, and returns its multiply-accumulates; None where this processor cannot."""
-    target = find_target("x86-avx512vnni")
-    compiler = find_compiler(target)
-    if compiler is None or lacking_features(AVX512VNNI):
-        return None
-    library = folder / "vnni_peak.so"
-    source = Path(__file__).with_name("vnni_peak.c")
-    command = [*compiler.argv, *target.flags, "-shared", "-fPIC", str(source), "-o", str(library)]
-    subprocess.run(command, check=True, timeout=120)
-    function = ctypes.CDLL(str(library)).qcc_vnni_peak
-    function.argtypes, function.restype = [ctypes.c_long], ctypes.c_double
-    return lambda: float(function(PEAK_CALLS))
-
-
-def report(rows: list[Row], peak: Peak, different: list[str]) -> None:
-    """The table, and the geometric mean over the models."""
-    console = Console(width=110)
-    title = f"one inference, one thread; {host_target(processor_features()).description}"
-    table = Table(title=f"{title}; vpdpbusd peak {peak.gmacs:.0f} GMAC/s" if peak.gmacs else title)
-    for heading in ("model", "engine", "median us", "min us", "fastest peer / it", "GMAC/s", "share of peak"):
-        table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
-    gains = []
-    for model in dict.fromkeys(row.model for row in rows):
-        group = [row for row in rows if row.model == model]
-        fastest = min(row.min_us for row in group if row.engine != OURS)
+# ---------------------------------------------------------------- results
+def report(rows: Sequence[Row], peak: Row, target: str) -> None:
+    """The table, and the geometric means over the models."""
+    console = Console(width=120)
+    best = peak.gmacs if peak.minima else 0.0
+    title = f"one inference; {find_target(target).description}"
+    table = Table(title=f"{title}; peak {best:.0f} GMAC/s a core" if best else title)
+    table.add_column("model", no_wrap=True)
+    table.add_column("engine", no_wrap=True)
+    for heading in ("threads", "median us", "min us", "peer / it", "GMAC/s", "of peak", "MB", "SQNR dB"):
+        table.add_column(heading, justify="right")
+    gains: dict[tuple[str, int], list[float]] = {}
+    groups: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.threads), []).append(row)
+    for (model, threads), group in groups.items():
+        peers = [row.min_us for row in group if not row.error and row.engine not in (OURS, OURS_IN_C)]
         for row in group:
-            ratio = fastest / row.min_us
-            color = "" if row.engine != OURS else "[green]" if ratio >= 1 else "[red]"
-            share = f"{100 * row.gmacs / peak.gmacs:.1f}%" if peak.gmacs else ""
-            numbers = [
-                f"{row.median_us:.1f}",
-                f"{row.min_us:.1f}",
-                f"{color}{ratio:.2f}",
-                f"{row.gmacs:.1f}",
-                share,
-            ]
-            table.add_row(
-                model if row is group[0] else "", row.engine, *numbers, end_section=row is group[-1]
-            )
-            if row.engine == OURS:
-                gains.append(ratio)
+            cells = [model if row is group[0] else "", row.engine, str(threads)]
+            if row.error:
+                table.add_row(*cells, "[red]fails", end_section=row is group[-1])
+                continue
+            ratio = min(peers) / row.min_us if peers else math.nan
+            color = ""
+            if row.engine in (OURS, OURS_IN_C):
+                gains.setdefault((row.engine, threads), []).append(ratio)
+                color = "[green]" if ratio >= 1 else "[red]"
+            cells += [f"{row.median_us:.1f}", f"{row.min_us:.1f}", f"{color}{ratio:.2f}" if peers else ""]
+            cells += [f"{row.gmacs:.1f}", f"{100 * row.gmacs / best / threads:.1f}%" if best else ""]
+            cells += [f"{row.resident_bytes / 1e6:.1f}", decibels(row.sqnr_db)]
+            table.add_row(*cells, end_section=row is group[-1])
     console.print(table)
-    if gains:
-        mean = float(np.exp(np.mean(np.log(gains))))
-        console.print(f"fastest peer over qcc, geometric mean of {len(gains)} models: {mean:.2f}")
-    for model in different:
-        console.print(f"[red]{model}: the library differs from the interpreter; not timed")
+    for row in rows:
+        if row.error:
+            console.print(f"[red]{row.model}, {row.engine}, threads {row.threads}: {row.error}")
+    for (engine, threads), ratios in gains.items():
+        if not math.isnan(sum(ratios)):
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            worst = f"least {min(ratios):.2f}"
+            what = f"fastest peer over {engine}, threads {threads}, geometric mean of {len(ratios)} models"
+            console.print(f"{what}: {mean:.2f}; {worst}")
 
 
-def write_json(path: Path, rows: list[Row], peak: Peak) -> None:
+def decibels(value: float | None) -> str:
+    """Empty where it was not measured."""
+    return "" if value is None else "exact" if value > EXACT_DB else f"{value:.1f}"
+
+
+def write_json(path: Path, rows: Sequence[Row], peak: Row, peers: Sequence[Installed]) -> None:
     """All figures of the run."""
-    figures = [{**asdict(row), "median_us": row.median_us, "min_us": row.min_us} for row in rows]
-    machine = {"machine": platform.machine(), "features": sorted(processor_features())}
-    text = json.dumps({**machine, "peak_gmacs": peak.gmacs, "rows": figures}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    figures = [
+        asdict(row) | ({"median_us": row.median_us, "min_us": row.min_us} if row.minima else {})
+        for row in rows
+    ]
+    facts = {
+        "machine": platform.machine(),
+        "features": sorted(processor_features()),
+        "versions": {peer.peer.name: list(peer.versions) for peer in peers},
+        "peak_gmacs": peak.gmacs if peak.minima else None,
+    }
+    path.write_text(json.dumps(facts | {"rows": figures}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

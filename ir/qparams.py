@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class QParams:
     dtype: str = "s8"
 
     def __post_init__(self) -> None:
-        if not self.scale or not all(np.isfinite(s) and s > 0 for s in self.scale):
+        if not self.scale or not all(0 < s < inf for s in self.scale):
             raise ValueError(f"scale must be finite and positive, got {self.scale[:4]}")
         if self.axis is None and len(self.scale) != 1:
             raise ValueError("a per-tensor QParams has one scale")
@@ -41,7 +42,7 @@ class QParams:
     @staticmethod
     def per_channel(scale: NDArray[np.float64], axis: int, dtype: str = "s8") -> QParams:
         """One scale for each channel of ``axis``, zero_point 0."""
-        return QParams(tuple(float(s) for s in np.ravel(scale)), 0, axis, dtype)
+        return QParams(tuple(np.asarray(scale, np.float64).ravel().tolist()), 0, axis, dtype)
 
     def scale_array(self, rank: int) -> NDArray[np.float64]:
         """The scales shaped to broadcast against a tensor of ``rank`` dimensions."""

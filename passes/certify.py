@@ -21,6 +21,7 @@ from qcc.ir.fixedpoint import SHIFT_MAX, SHIFT_MIN, quantize_multiplier
 
 FLOAT32 = "f32"  # name of the fast path in Requantize.certified
 NEIGHBOURS = 256  # each step moves the scale by 2^-24 to 2^-23
+_CANDIDATES = 64  # multipliers tried at a time, where few channels are left
 _LOW_BITS = 7  # a 31-bit multiplier whose 7 low bits are zero has 24 significant ones
 
 Integers = NDArray[np.int64]
@@ -48,19 +49,22 @@ def certify(
     done = np.zeros(real.size, np.bool_)
     base = np.array([round(frexp(float(r))[0] * 2**24) for r in real], np.int64)
     base_shift = np.array([24 - frexp(float(r))[1] + _LOW_BITS for r in real], np.int64)
-    for step in range(NEIGHBOURS + 1):
-        for sign in (1, -1) if step else (1,):
-            open_ = np.flatnonzero(~done)
-            if open_.size == 0:
-                return Certified(multiplier, shift, done)
-            candidate = base[open_] + sign * step
-            fits = (candidate >= 2**23) & (candidate < 2**24)
-            fits &= (base_shift[open_] >= SHIFT_MIN) & (base_shift[open_] <= SHIFT_MAX)
-            chosen = open_[fits]
-            m, s = candidate[fits] << _LOW_BITS, base_shift[chosen]
-            agree = agrees_in_float32(m, s, low[chosen], high[chosen], zero_point, q_low, q_high)
-            multiplier[chosen[agree]], shift[chosen[agree]] = m[agree], s[agree]
-            done[chosen[agree]] = True
+    steps = np.arange(1, NEIGHBOURS + 1)
+    offsets = np.concatenate([[0], np.stack([steps, -steps], axis=1).ravel()])  # the nearest first
+    tried = 0
+    while tried < offsets.size and not done.all():
+        open_ = np.flatnonzero(~done)
+        count = max(1, _CANDIDATES // open_.size)
+        candidate = base[open_, None] + offsets[tried : tried + count]
+        tried += count
+        fits = (candidate >= 2**23) & (candidate < 2**24)
+        fits &= ((base_shift[open_] >= SHIFT_MIN) & (base_shift[open_] <= SHIFT_MAX))[:, None]
+        row = np.nonzero(fits)[0]
+        chosen, m = open_[row], candidate[fits] << _LOW_BITS
+        agree = agrees_in_float32(m, base_shift[chosen], low[chosen], high[chosen], zero_point, q_low, q_high)
+        channels, first = np.unique(chosen[agree], return_index=True)
+        multiplier[channels], shift[channels] = m[agree][first], base_shift[channels]
+        done[channels] = True
     return Certified(multiplier, shift, done)
 
 
@@ -92,15 +96,15 @@ def agrees_in_float32(
 
 def _thresholds(multiplier: Integers, shift: Integers, steps: Integers) -> Integers:
     """Smallest acc with (acc * M + 2^(s-1)) >> s >= k: ceil((k * 2^s - 2^(s-1)) / M), int64[C, K]."""
-    rows = []
-    for m, s in zip(multiplier.tolist(), shift.tolist(), strict=True):
-        half = 1 << (s - 1)
-        if s <= 50:  # k * 2^s fits 64 bits
-            rows.append(-((half - (steps << s)) // m))
-        else:
-            exact = [-((half - (k << s)) // m) for k in steps.tolist()]
-            rows.append(np.clip(np.array(exact, dtype=object), -(2**62), 2**62).astype(np.int64))
-    return np.stack(rows) if rows else np.zeros((0, steps.size), np.int64)
+    thresholds = np.empty((shift.size, steps.size), np.int64)
+    small = shift <= 50  # k * 2^s fits 64 bits
+    s = shift[small, None]
+    thresholds[small] = -(((np.int64(1) << (s - 1)) - (steps << s)) // multiplier[small, None])
+    for index in np.flatnonzero(~small).tolist():
+        m, wide = int(multiplier[index]), int(shift[index])
+        exact = [-(((1 << (wide - 1)) - (k << wide)) // m) for k in steps.tolist()]
+        thresholds[index] = np.clip(np.array(exact, dtype=object), -(2**62), 2**62).astype(np.int64)
+    return thresholds
 
 
 def _fast(acc: Integers, m: NDArray[np.float32]) -> Integers:

@@ -24,11 +24,19 @@ class RemoveDeadChannels(Pass):
     that leaves the group sums over channels with constant weights, and (3) for each such reader channel c is either
     proved constant, and padding (if any) has the same value, or has zero weights throughout. The constant's
     contribution moves into the reader's bias. A group keeps at least one channel.
+
+    ``granularity``: a group that shrinks keeps a multiple of this many channels, some dead ones among them, because
+    vector kernels read input channels in fours and more: 61 channels may take them longer than 64.
     """
 
     name = "remove-dead-channels"
     stage = "planned"
     exactness = "exact"
+    granularity: int = 1
+
+    def __post_init__(self) -> None:
+        if self.granularity < 1:
+            raise ValueError(f"granularity must be 1 or more, got {self.granularity}")
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Slice constants, shrink types, add to biases; one note for each group that shrank or cannot."""
@@ -40,7 +48,7 @@ class RemoveDeadChannels(Pass):
             shrinking = False
             for index in reversed(range(len(groups))):  # readers first: most chains need one round
                 reasons[index], dead = _dead_channels(graph, groups[index], intervals)
-                if dead is not None and dead.any():
+                if dead is not None and _round(dead, self.granularity).any():
                     _remove(graph, groups[index], dead, intervals)
                     shrinking = True
         notes = []
@@ -113,6 +121,13 @@ def _dead_channels(
     if dead.all():
         dead[0] = False
     return "", dead
+
+
+def _round(dead: Mask, granularity: int) -> Mask:
+    """Spare the first dead channels, in place, until a multiple of ``granularity`` is kept, or all channels."""
+    spared = -np.count_nonzero(~dead) % granularity
+    dead[np.flatnonzero(dead)[:spared]] = False
+    return dead
 
 
 def _absorbed(user: Node, value: Value, intervals: dict[int, Interval]) -> Mask | None:

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import driver, report, verify
+from qcc.backends import tuning
 from qcc.backends.c import run
 from qcc.backends.c.emit import EmitOptions, emit
 from qcc.backends.program import Program, build_program
+from qcc.backends.select import Order, as_ranked
 from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
@@ -51,7 +53,9 @@ def compile(
     every warning (default: ``warnings.warn``); they are in the result and its report too. Raises QccError.
     """
     chosen = replace(options or CompileOptions(), target=target, **choices)
-    find_target(target)  # an unknown target is an error before the work starts
+    found = find_target(target)  # an unknown target is an error before the work starts
+    if chosen.tune:
+        tuning.require_tunable(found, _tune_file(chosen))
     noted: list[str] = []
 
     def note(message: str) -> None:
@@ -59,13 +63,18 @@ def compile(
         (warn or warnings.warn)(message)
 
     made = driver.compile_graph(model, calibration, chosen, progress, note)
-    return CompiledModel(made, noted)
+    return CompiledModel(made, noted, progress)
 
 
 class CompiledModel:
     """A compiled model: its graphs, the program for the target, and ways to run both."""
 
-    def __init__(self, compilation: driver.Compilation, warnings: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        compilation: driver.Compilation,
+        warnings: list[str] | None = None,
+        progress: driver.Progress = lambda what, done, total: None,
+    ) -> None:
         self.compilation = compilation
         self.warnings = warnings or []
         options = compilation.options
@@ -74,6 +83,8 @@ class CompiledModel:
             find_target(options.target),
             options.name or compilation.graph.name,
             options.boundary,
+            _order(compilation, progress),
+            options.threads,
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -85,19 +96,29 @@ class CompiledModel:
     @cached_property
     def report(self) -> dict[str, Any]:
         """Sizes, layers, placement, proofs and the accuracy on calibration samples, as plain data."""
-        return report.report_of(self.compilation, self.program, self.warnings)
+        results = None if self.compilation.planned is None else self._results
+        return report.report_of(self.compilation, self.program, self.warnings, results)
+
+    @cached_property
+    def _results(self) -> verify.Results | None:
+        """Outputs for the kept samples, which the report and ``verify`` both need."""
+        samples = self.compilation.samples
+        return verify.results_of(self.graph, self.compilation.float_graph, samples) if samples else None
 
     # ------------------------------------------------------------------ files
     def save(self, folder: str | Path) -> Path:
         """Write the C library, the graphs it came from and report.json; whole or not at all."""
         options = self.compilation.options
-        recorded = {"precision": options.precision, "io": options.boundary}
+        recorded: dict[str, str] = {"precision": options.precision, "io": options.boundary}
+        if options.threads > 1:
+            recorded["threads"] = str(options.threads)
         emitted = EmitOptions(
             self.compilation.model,
             self.compilation.sha256,
             recorded,
             vectors=self._vectors(),
             extra=self._write_extra,
+            weights=options.weights,
         )
         try:
             return emit(self.program, Path(folder), emitted)
@@ -164,6 +185,7 @@ class CompiledModel:
             labels,
             library.compiled if library else None,
             self.compilation.options.boundary == "float",
+            self._results if inputs is None else None,
         )
 
     def record_verification(self, verification: Verification, how: str, folder: str | Path) -> None:
@@ -242,6 +264,19 @@ class Library:
     def run_int8(self, xq: Array | Arrays) -> Any:
         """Raw integers in, raw integers out."""
         return _like(xq, self.compiled.run(dict(_by_name(self.graph, xq))))
+
+
+def _order(compilation: driver.Compilation, progress: driver.Progress) -> Order:
+    """How candidates are ordered: by estimates, or by measured times."""
+    options = compilation.options
+    if not options.tune:
+        return as_ranked
+    target, file = find_target(options.target), _tune_file(options)
+    return tuning.tune(compilation.graph, target, options.boundary, file, progress)
+
+
+def _tune_file(options: CompileOptions) -> Path:
+    return options.tune_file or tuning.default_file()
 
 
 def _unwritable(folder: str | Path, error: OSError) -> QccError:

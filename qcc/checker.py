@@ -376,8 +376,11 @@ def _check_fast_path(r: _Requantize, path: str) -> int:
     _compare(r, path, np.concatenate([r.acc_min, r.acc_max]), np.concatenate([channels, channels]))
     for block, level in _ragged(channels, bottom + 1, top - bottom):
         left, right = r.acc_min[block], r.acc_max[block]  # canonical(left) < level <= canonical(right)
+        real = r.multiplier[block] * 2.0 ** -r.shift[block].astype(np.float64)
+        guess = np.rint((level - r.zero_point - 0.5) / real)
+        probes = [guess - 1, guess + 1]  # two good first steps of the bisection, no more
         while (right - left > 1).any():
-            middle = (left + right) >> 1
+            middle = np.clip(probes.pop(), left, right).astype(np.int64) if probes else (left + right) >> 1
             reached = r.canonical(middle, block) >= level
             left, right = np.where(reached, left, middle), np.where(reached, middle, right)
         _compare(r, path, np.concatenate([left, right]), np.concatenate([block, block]))

@@ -14,6 +14,7 @@ import qcc
 from qcc import api, calibration_data, tables, verify
 from qcc.backends.c.build import build_archive
 from qcc.backends.c.emit import check_replaceable
+from qcc.backends.c.weights import FORMS
 from qcc.backends.targets import Availability, availability, find_target
 from qcc.cli_base import (
     Commands,
@@ -26,16 +27,18 @@ from qcc.cli_base import (
     plugin_option,
     progress,
     shape_option,
+    tune_file_option,
+    tune_option,
     verify_each_option,
     warn,
 )
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
-from qcc.options import CompileOptions
+from qcc.options import MAX_THREADS, CompileOptions
 from qcc.passes.calibrate import CALIBRATORS
 from qcc.saved import SavedLibrary, open_saved
-from qcc.timing import time_call, time_library
+from qcc.timing import time_call, time_library, time_steps
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -95,6 +98,22 @@ def main() -> None:
     show_default=True,
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(FORMS),
+    default=CompileOptions.weights,
+    show_default=True,
+    help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=CompileOptions.threads,
+    show_default=True,
+    help="Threads that share each inference, where that is faster.",
+)
+@tune_option
+@tune_file_option
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option
@@ -215,9 +234,10 @@ def _samples(
     "--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Per engine."
 )
 def bench_command(out: Path, data: Path | None, seconds: float) -> None:
-    """Time per inference of the library in OUT, against onnxruntime.
+    """Time per inference of the library in OUT, against onnxruntime, and of each of its layers.
 
-    onnxruntime runs the same graph in float32 on one thread.
+    onnxruntime runs the same graph in float32 on one thread. Layers are timed in a library of their own, with a clock behind
+    each; what the clock itself takes is left out.
     """
     saved = open_saved(out)
     inputs = _samples(saved, data, None)[0]
@@ -228,8 +248,15 @@ def bench_command(out: Path, data: Path | None, seconds: float) -> None:
         ours = time_library(library, saved.graph, inputs, saved.float_boundary, seconds)
         report("timing onnxruntime", 0, 0)
         reference = time_call(FloatRuntime(saved.float_graph, threads=1).prepared(inputs), seconds)
+        steps = None
+        if saved.record.get("threads", 1) == 1:
+            report("timing the layers", 0, 0)
+            steps = time_steps(saved.build_timed(), saved.graph, inputs, saved.float_boundary, seconds)
     float_macs = sum(n.op.macs(n.signature) for n in saved.float_graph.nodes)
     console().print(tables.timings(ours, saved.record["macs"], reference, float_macs))
+    console().print(
+        tables.step_timings(steps) if steps else "\nCompile for one thread to see the time of each layer."
+    )
 
 
 main.add_command(explain_command)

@@ -129,6 +129,17 @@ plugin_option = click.option(
     metavar="FILE.py",
     help="Run a file that registers passes, calibrators or targets (repeatable).",
 )
+tune_option = click.option(
+    "--tune",
+    is_flag=True,
+    help="Choose kernels by their times on this machine; measures what is not known yet.",
+)
+tune_file_option = click.option(
+    "--tune-file",
+    type=path_type,
+    metavar="FILE",
+    help="Where times are remembered (default: qcc/tuning.json in the cache folder of the system).",
+)
 verify_each_option = click.option(
     "--verify-each", is_flag=True, help="Run the interpreter before and after every pass and compare."
 )

@@ -9,7 +9,7 @@ import click
 
 import qcc
 from qcc import calibration_data, float_runtime, onnx_importer, tables
-from qcc.backends.targets import describe
+from qcc.backends.targets import describe, find_target
 from qcc.cli_base import (
     calib_option,
     console,
@@ -19,6 +19,8 @@ from qcc.cli_base import (
     plugin_option,
     progress,
     shape_option,
+    tune_file_option,
+    tune_option,
     verify_each_option,
     warn,
 )
@@ -41,16 +43,17 @@ QIR = ".qir"
 @click.option("--target", default=CompileOptions.target, show_default=True, help="See: qcc targets.")
 @calib_option
 @shape_option
+@tune_option
+@tune_file_option
 @plugin_option
-def explain_command(model: Path, node: str, target: str, calib: Path | None, shapes: dict[str, Any]) -> None:
+def explain_command(model: Path, node: str, calib: Path | None, target: str, **choices: Any) -> None:
     """Say what every rule did with NODE of MODEL.
 
-    Rules that applied, rules that declined and why, the kernel it got and the kernels that refused it.
+    Rules that applied, rules that declined and why, the kernel it got, those it was preferred to, with estimated cycles
+    (and, with --tune, times), and those that refused.
     """
     with progress() as report:
-        compiled = qcc.compile(
-            model, target, calib, shapes=shapes, progress=report, warn=lambda message: None
-        )
+        compiled = qcc.compile(model, target, calib, progress=report, warn=lambda message: None, **choices)
     console().print(tables.explanation(explain(compiled.compilation, compiled.program, node)))
 
 
@@ -111,7 +114,9 @@ def passes_command() -> None:
 
 
 @click.command("targets")
+@click.option("--kernels", metavar="TARGET", help="List the kernels of one target instead.")
 @plugin_option
-def targets_command() -> None:
+def targets_command(kernels: str | None) -> None:
     """What can be built and run on this machine."""
-    console().print(tables.targets(describe()))
+    shown = tables.targets(describe()) if kernels is None else tables.kernels(find_target(kernels).kernels)
+    console().print(shown)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import calibration_data, checker, float_runtime, onnx_importer
+from qcc.backends.targets import find_target
 from qcc.calibration_data import CalibrationData
 from qcc.ir.errors import ImportModelError, PassError
 from qcc.ir.graph import Graph
@@ -95,6 +96,7 @@ def compile_graph(
 
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
+    granularity = find_target(options.target).channel_granularity
     return ",".join(
         (
             "fuse-epilogues",
@@ -103,7 +105,9 @@ def quantize_pipeline(options: CompileOptions) -> str:
             f"quantize-ops{{strict={str(options.strict).lower()}}}",
             "fold-zero-points",
             "plan-accumulators",
-            "remove-dead-channels",
+            f"remove-dead-channels{{granularity={granularity}}}"
+            if granularity > 1
+            else "remove-dead-channels",
         )
     )
 

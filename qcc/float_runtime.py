@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,7 +55,7 @@ class FloatRuntime:
 
     ``observe``: computed values that ``observed`` yields; ``layout_free``: they may come channels-first, which
     saves transposes and is enough for statistics over whole tensors. ``fake_quant``: values with qparams are
-    rounded to them. ``threads``: 0 leaves the number to onnxruntime. Raises QccError.
+    rounded to them. ``threads``: 0 means one for each processor of this process. Raises QccError.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class FloatRuntime:
         exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free)
         self._tensors = exported.observed
         self._stacks = isinstance(exported.batch, str)
-        self._session = _session(exported.model.SerializeToString(), threads)
+        content = exported.model.SerializeToString()
+        del exported  # as large as the content
+        self._session = _session(content, threads)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for N samples.
@@ -177,10 +181,15 @@ def run_onnx(model: str | Path | SerializableModel, inputs: Mapping[str, Array])
     }
 
 
+def _processors() -> int:
+    """Those this process may use: left alone, onnxruntime counts them all, and its threads wait for each other."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def _session(source: str | bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _processors()
     try:
         return onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED

@@ -85,7 +85,6 @@ def export(
         graph.name,
         [_value_info(v, v.name, batch, carried) for v in graph.inputs],
         [*outputs, *extra],
-        writer.initializers,
     )
     wide = qdq and any(v.type.qparams is not None and v.type.qparams.dtype == "s16" for v in graph.values())
     model = helper.make_model(
@@ -94,6 +93,7 @@ def export(
         producer_name="qcc",
         ir_version=_IR_VERSION,
     )
+    model.graph.initializer.extend(writer.initializers)  # last: each step before it would copy them
     return Export(model, batch, observed)
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from qcc.backends.c.weights import FORMS, Form
 from qcc.ir.errors import QccError
+
+MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,12 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
+    ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
+    ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
+    the cache folder of the system).
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
     """
 
@@ -29,11 +36,15 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
+    weights: Form = "auto"
+    threads: int = 1
     strict: bool = False
     vectors: int = 2
     seed: int = 0
     synthetic_samples: int = 16
     shapes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    tune: bool = False
+    tune_file: Path | None = None
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
@@ -42,9 +53,17 @@ class CompileOptions:
         for name, value, known in (
             ("precision", self.precision, ("int8", "float32")),
             ("io", self.io, ("int8", "float")),
+            ("weights", self.weights, FORMS),
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise QccError(
+                f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"
+            )
+
+        if self.tune_file is not None and not self.tune:
+            raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
 
     @property
     def boundary(self) -> Literal["int8", "float"]:

@@ -16,8 +16,6 @@ from qcc.backends.c.metadata import metadata_of
 from qcc.backends.program import Operation, Program
 from qcc.backends.select import is_alias
 from qcc.driver import Compilation
-from qcc.float_runtime import FloatRuntime
-from qcc.ir import interpreter
 from qcc.ir.graph import Graph, Value
 from qcc.ir.npz import write_aside
 from qcc.ir.ops.quant import Requantize
@@ -25,8 +23,10 @@ from qcc.ir.ops.quant import Requantize
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 
 
-def report_of(made: Compilation, program: Program, warnings: list[str]) -> dict[str, Any]:
-    """Everything a person or a script wants to know of a compilation."""
+def report_of(
+    made: Compilation, program: Program, warnings: list[str], results: verify.Results | None
+) -> dict[str, Any]:
+    """Everything a person or a script wants to know of a compilation. ``results``: on its kept samples."""
     constants = sum(
         a.nbytes for op in program.operations for a in op.call.constants.values() if a is not None
     )
@@ -40,6 +40,7 @@ def report_of(made: Compilation, program: Program, warnings: list[str]) -> dict[
             "precision": made.options.precision,
             "io": made.options.boundary,
             "observer": made.options.observer,
+            "tuned": made.options.tune,
         },
         "target_description": program.target.description,
         "warnings": list(warnings),
@@ -51,7 +52,7 @@ def report_of(made: Compilation, program: Program, warnings: list[str]) -> dict[
         "placement": placement(made),
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
-        "accuracy": _accuracy(made),
+        "accuracy": _accuracy(made, results),
         "verification": None,  # entered when the library was built and run
         "passes": [{"name": name, "seconds": round(seconds, 4)} for name, seconds in made.seconds],
     }
@@ -111,7 +112,7 @@ def _memory(program: Program) -> list[dict[str, Any]]:
                 _block(value.name, place.offset, value.type.bytes, index, last.get(id(value), index))
             )
         if operation.workspace is not None:
-            size = operation.call.workspace_bytes
+            size = operation.workspace_bytes
             found.append(_block(f"({value.name} workspace)", operation.workspace, size, index, index))
     found.append(_block("(outputs)", program.output_arena_offset, program.output_bytes, written, end))
     return found
@@ -155,13 +156,11 @@ def _dead_channels(made: Compilation) -> dict[str, Any]:
     }
 
 
-def _accuracy(made: Compilation) -> dict[str, Any]:
+def _accuracy(made: Compilation, found: verify.Results | None) -> dict[str, Any]:
     """Each output on the kept calibration samples, integers against float. ``sqnr_db``: None where they are equal."""
-    if made.planned is None or not made.samples:
+    if made.planned is None or found is None:
         return {}
-    quantized = verify.quantize_inputs(made.planned, made.samples)
-    results = verify.dequantize_outputs(made.planned, interpreter.run(made.planned, quantized))
-    references = FloatRuntime(made.float_graph).run(made.samples)
+    results, references = verify.dequantize_outputs(made.planned, found.program), found.reference
     outputs: dict[str, dict[str, Any]] = {}
     for name in made.graph.output_names:
         reference, result = references[name], results[name]

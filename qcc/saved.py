@@ -43,6 +43,11 @@ class SavedLibrary:
         require_runnable(availability(self.target))
         return run.load(self.folder, self.target)
 
+    def build_timed(self) -> run.TimedLibrary:
+        """The same with a clock behind each step."""
+        require_runnable(availability(self.target))
+        return run.load_timed(self.folder, self.target)
+
 
 def open_saved(folder: Path) -> SavedLibrary:
     """Read the library in ``folder``. Raises QccError where it is not whole."""

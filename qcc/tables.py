@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from qcc.backends.kernel import Kernel
+from qcc.backends.program import Operation
 from qcc.backends.targets import Availability
 from qcc.explain import Explanation
 from qcc.passes.base import Pass
-from qcc.timing import Timing
+from qcc.timing import StepTimings, Timing
 from qcc.verify import Accuracy, Verification
 
 GOOD, BAD, LOUD = "bold green", "bold red", "bold yellow"
@@ -57,13 +60,14 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
         ("model", f"{report['model']['name']}, sha256 {report['model']['sha256'][:12]}"),
         ("target", f"{report['target']}: {report['target_description']}; {options['precision']}"),
         ("boundary", f"{_ports(report['inputs'])} -> {_ports(report['outputs'])}"),
-        ("work", f"{report['macs']:,} MACs in {len(report['layers'])} steps"),
+        ("work", f"{report['macs']:,} MACs in {len(report['layers'])} steps{_tuned(report['layers'])}"),
         ("flash", f"{size(report['constant_bytes'])} of constants"),
         (
             "RAM",
             f"arena {size(report['arena_bytes'])}; lower bound {size(report['arena_lower_bound_bytes'])}",
         ),
         ("placement", f"{placement['integer']} nodes in integers, {len(placement['float'])} in float"),
+        *_threads(report),
         *_proofs(report),
         *_accuracy_rows(report),
         ("library", _checked(report["verification"])),
@@ -78,8 +82,22 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
     return Group(*parts)
 
 
+def _tuned(layers: Sequence[Mapping[str, Any]]) -> str:
+    """How many steps got a kernel by measurement."""
+    count = sum("microseconds" in layer for layer in layers)
+    return f", kernels of {count} measured" if count else ""
+
+
 def _ports(ports: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(f"{p['name']} {p['dtype']}{p['shape']}" for p in ports)
+
+
+def _threads(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    if "threads" not in report:
+        return []
+    shared = sum(bool(layer["parts"]) for layer in report["layers"])
+    found = f"{report['threads']} share {shared} of {len(report['layers'])} steps"
+    return [("threads", found if shared else "1: all steps are too small for more")]
 
 
 def _proofs(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
@@ -176,6 +194,23 @@ def timings(library: Timing, macs: int, reference: Timing, reference_macs: int) 
     )
 
 
+def step_timings(timings: StepTimings) -> RenderableType:
+    """A line for each step: its share of the sum of medians, and its rate, that of the fastest run."""
+    columns = ("layer", "kernel", "median us", "min us", "share", "MACs", "GMAC/s")
+    peak = timings.peak_gmacs
+    table = _table(*columns, *(("of peak",) if peak else ()), right=range(2, 8))
+    whole = sum(t.median_us for t in timings.steps)
+    for t in timings.steps:
+        gmacs = t.macs / max(t.min_us, 1e-3) / 1e3
+        rates = [f"{t.macs:,}", f"{gmacs:.1f}", *([f"{gmacs / peak:.1%}"] if peak else [])] if t.macs else []
+        times = (f"{t.median_us:,.2f}", f"{t.min_us:,.2f}", f"{t.median_us / whole:.1%}" if whole else "")
+        table.add_row(Text(t.name), Text(t.kernel), *times, *rates)
+    about = f"{timings.runs:,} runs; {whole:,.2f} us in all"
+    if peak:
+        about += f"; peak: {peak:.0f} GMAC/s, a loop of multiply-accumulates over registers"
+    return Group(Text(""), table, Text(about, "dim"))
+
+
 # ---------------------------------------------------------------- explain
 def explanation(found: Explanation) -> RenderableType:
     """Rules in the order in which they ran, then the kernels."""
@@ -191,14 +226,30 @@ def explanation(found: Explanation) -> RenderableType:
     parts.append(table if found.notes else Text("no rule looked at it"))
     if found.operation is not None:
         step = found.operation.step
-        text = f"\nkernel {found.operation.kernel.symbol} computes {step.pattern} -> {step.output.name}"
-        parts.append(Text(text, "bold"))
-        parts += [Text(f"  refused: {r.kernel.label}: {r.reason}") for r in found.operation.refused]
+        text = f"\nkernel {found.operation.kernel.label} computes {step.pattern} -> {step.output.name}"
+        parts += [Text(text, "bold"), *_choice(found.operation)]
     else:
         parts.append(
             Text("\nno kernel: the bytes are only renamed" if found.alias else "\nno kernel: it was removed")
         )
     return Group(*parts)
+
+
+def _choice(operation: Operation) -> Iterable[RenderableType]:
+    """The kernel beside those it was preferred to, where there were any or its speed is known; the refusals."""
+    shown = (operation.candidates[0], *operation.beaten)
+    if len(shown) > 1 or isfinite(shown[0].cycles):
+        table = _table("", "kernel", "estimated cycles", "measured us", right=(2, 3))
+        for index, c in enumerate(shown):
+            cycles = f"{c.cycles:,.0f}" if isfinite(c.cycles) else "-"
+            time = "-" if c.microseconds is None else f"{c.microseconds:,.2f}"
+            table.add_row("  not" if index else "  chosen", Text(c.kernel.label), cycles, time)
+        yield table
+    labels: dict[str, list[str]] = {}
+    for refusal in operation.refused:
+        labels.setdefault(refusal.reason, []).append(refusal.kernel.label)
+    for reason, refusing in labels.items():
+        yield Text(f"  refused: {', '.join(refusing)}: {reason}")
 
 
 # ---------------------------------------------------------------- targets and passes
@@ -210,6 +261,18 @@ def targets(available: Iterable[Availability]) -> Table:
         if a.runs and a.runner:
             runs = Text(f"yes, {a.runner.split()[0]}", "green")
         table.add_row(a.target.name, a.target.description, builds, runs, "; ".join(a.missing))
+    return table
+
+
+def kernels(rows: Iterable[Kernel]) -> Table:
+    """Every kernel with the steps it computes; of those that can do a step, the highest priority is taken."""
+    table = _table("kernel", "priority", "estimates cycles", "computes", right=(1,))
+    found: dict[tuple[str, int, bool], list[str]] = {}
+    for row in sorted(rows, key=lambda k: -k.priority):
+        found.setdefault((row.label, row.priority, row.cost is not None), []).append(row.pattern)
+    for (label, priority, estimates), patterns in found.items():
+        computes = ", ".join(dict.fromkeys(patterns))
+        table.add_row(Text(label), str(priority), "yes" if estimates else "", Text(computes))
     return table
 
 

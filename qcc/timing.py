@@ -1,4 +1,4 @@
-"""Time per inference: of a built library, and of onnxruntime on the same float graph."""
+"""Time per inference: of a built library, of its steps, and of onnxruntime on the same float graph."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qcc import verify
 from qcc.backends.c import run
+from qcc.backends.c.names import short_names
 from qcc.ir.errors import TargetError
 from qcc.ir.graph import Graph
 
+Array = NDArray[Any]
+PEAK_ROUNDS = 20_000  # of the loop over registers: about a tenth of a millisecond
 BLOCK_SECONDS = 2e-4  # calls are timed in blocks of at least this, so that reading the clock does not count
 
 
@@ -23,6 +30,27 @@ class Timing:
     min_us: float
     blocks: int
     calls: int
+
+
+@dataclass(frozen=True)
+class StepTiming:
+    """Microseconds of one step of a library, over all runs. ``name``: of the value it computes, without what most
+    names begin with."""
+
+    name: str
+    kernel: str
+    macs: int
+    median_us: float
+    min_us: float
+
+
+@dataclass(frozen=True)
+class StepTimings:
+    """All steps, in order. ``runs``: inferences timed; ``peak_gmacs``: what the processor can do, None where not known."""
+
+    steps: tuple[StepTiming, ...]
+    runs: int
+    peak_gmacs: float | None
 
 
 def time_call(call: Callable[[], object], seconds: float) -> Timing:
@@ -50,9 +78,47 @@ def time_library(
             f"target {library.meta['target']} cannot be timed here: the time of an emulator says nothing",
             hint="compile for target host",
         )
+    return time_call(library.prepared(_first_block(library, graph, inputs, float_boundary)), seconds)
+
+
+def time_steps(
+    library: run.TimedLibrary, graph: Graph, inputs: verify.Arrays, float_boundary: bool, seconds: float
+) -> StepTimings:
+    """Time every step of a library for about ``seconds``, on the first of ``inputs`` (float32, N samples)."""
+    call = library.step_microseconds(_first_block(library, graph, inputs, float_boundary))
+    call()
+    runs: list[Array] = []
+    end = time.perf_counter() + seconds
+    while not runs or time.perf_counter() < end:
+        runs.append(call())
+    times = np.stack(runs)
+    layers = library.meta["layers"]
+    names = [layer["name"] for layer in layers]
+    short = short_names(names)
+    steps = tuple(
+        StepTiming(short[name], layer["kernel"], layer["macs"], median, least)
+        for name, layer, median, least in zip(
+            names, layers, np.median(times, 0).tolist(), times.min(0).tolist(), strict=True
+        )
+    )
+    return StepTimings(steps, len(runs), _peak_gmacs(library, seconds / 10))
+
+
+def _peak_gmacs(library: run.TimedLibrary, seconds: float) -> float | None:
+    peak = library.peak
+    if peak is None:
+        return None
+    return peak(PEAK_ROUNDS) / time_call(lambda: peak(PEAK_ROUNDS), seconds).min_us / 1e3
+
+
+def _first_block(
+    library: run.Compiled, graph: Graph, inputs: verify.Arrays, float_boundary: bool
+) -> NDArray[np.uint8]:
+    """The first sample as the library takes it."""
     first = {name: array[:1] for name, array in inputs.items()}
     given = first if float_boundary else verify.quantize_inputs(graph, first)
-    return time_call(library.prepared(library.block(given)[0]), seconds)
+    block: NDArray[np.uint8] = library.block(given)[0]
+    return block
 
 
 def _seconds_of(call: Callable[[], object], calls: int) -> float:

@@ -77,6 +77,21 @@ def dequantize_outputs(graph: Graph, outputs: Arrays) -> dict[str, NDArray[Any]]
     return result
 
 
+@dataclass(frozen=True)
+class Results:
+    """Outputs for the same samples, by name: ``program``, by the interpreter, in its own types; ``reference``: float."""
+
+    program: Arrays
+    reference: Arrays
+
+
+def results_of(program: Graph, float_graph: Graph, inputs: Arrays) -> Results:
+    """Run ``inputs`` (float32, N samples) through interpreter and float model."""
+    parts = [interpreter.run(program, quantize_inputs(program, batch)) for batch in _batches(inputs)]
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in program.output_names}
+    return Results(outputs, FloatRuntime(float_graph).run(dict(inputs)))
+
+
 def verify(
     program: Graph,
     float_graph: Graph,
@@ -84,32 +99,29 @@ def verify(
     labels: NDArray[Any] | None = None,
     library: Compiled | None = None,
     float_boundary: bool = False,
+    known: Results | None = None,
 ) -> Verification:
     """Run ``inputs`` (float32, N samples) through interpreter, library and float.
 
     ``program``: the planned graph (or the float one: then "equal" means within float tolerance);
-    ``float_boundary``: the library takes and gives floats.
+    ``float_boundary``: the library takes and gives floats; ``known``: ``results_of`` these, where they are at hand.
     """
+    results = known or results_of(program, float_graph, inputs)
+    real = dequantize_outputs(program, results.program)
     result = Verification(equal=0 if library is not None else None)
-    integers: dict[str, list[NDArray[Any]]] = {n: [] for n in program.output_names}
     for batch in _batches(inputs):
-        quantized = quantize_inputs(program, batch)
-        expected = interpreter.run(program, quantized)
-        count = len(next(iter(batch.values())))
-        result.samples += count
-        for name, array in dequantize_outputs(program, expected).items():
-            integers[name].append(array)
+        part = slice(result.samples, result.samples + len(next(iter(batch.values()))))
+        result.samples = part.stop
         if library is not None:
-            got = library.run(dict(batch) if float_boundary else quantized)
-            wanted = dequantize_outputs(program, expected) if float_boundary else expected
+            got = library.run(dict(batch) if float_boundary else quantize_inputs(program, batch))
+            wanted = {n: a[part] for n, a in (real if float_boundary else results.program).items()}
             same = _same_samples(program, wanted, got)
             assert result.equal is not None
             result.equal += int(same.sum())
             if not same.all() and not result.first_difference:
                 result.first_difference = _describe(program, wanted, got, int(np.argmin(same)))
-    reference = FloatRuntime(float_graph).run(dict(inputs))
     for name in program.output_names:
-        result.accuracy.append(_accuracy(name, reference[name], np.concatenate(integers[name]), labels))
+        result.accuracy.append(_accuracy(name, results.reference[name], real[name], labels))
     return result
 
 

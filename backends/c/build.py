@@ -15,6 +15,7 @@ from qcc.ir.errors import TargetError
 COMPILE_SECONDS = 600
 PROCESSES = 2
 MAINS = ("test_main.c", "batch_main.c")  # programs, no part of the library
+THREADS_SOURCE = "qcc_threads.c"  # a library that has it needs the system's threads
 STANDARD = ("-std=c99", "-Wall", "-Wextra")
 
 
@@ -45,9 +46,14 @@ def build_shared(
     if not target.is_native:
         raise TargetError(f"target {target.name} is not native: its libraries cannot be loaded here")
     build_folder = build_folder or folder / "build"
-    sources = library_sources(folder)
-    objects = compile_sources(sources, target, build_folder, (*flags, "-fPIC", f"-I{folder}"))
     result = build_folder / f"lib{folder.name}.so"
+    sources = library_sources(folder)
+    return link_shared(sources, target, result, (*flags, *_thread_flags(sources), f"-I{folder}"))
+
+
+def link_shared(sources: Sequence[Path], target: Target, result: Path, flags: Sequence[str] = ()) -> Path:
+    """Compile ``sources`` into the shared library ``result``; returns its path. Objects go beside it."""
+    objects = compile_sources(sources, target, result.parent, (*flags, "-fPIC"))
     _run([*_compiler(target).argv, *target.flags, *flags, "-shared", *map(str, objects), "-o", str(result)])
     return result
 
@@ -66,6 +72,7 @@ def build_program(
     """
     build_folder = build_folder or folder / "build"
     everything = [*library_sources(folder), *sources]
+    flags = (*flags, *_thread_flags(everything))
     objects = compile_sources(everything, target, build_folder, (*flags, f"-I{folder}"))
     result = build_folder / (sources[0].stem if sources else folder.name)
     command = [
@@ -87,9 +94,13 @@ def build_archive(folder: Path, target: Target, build_folder: Path | None = None
     )
 
 
+def _thread_flags(sources: Sequence[Path]) -> tuple[str, ...]:
+    return ("-pthread",) if any(p.name == THREADS_SOURCE for p in sources) else ()
+
+
 def library_sources(folder: Path) -> list[Path]:
-    """The C files of an emitted library, its programs left out."""
-    return sorted(p for p in folder.glob("*.c") if p.name not in MAINS)
+    """The C and assembler files of an emitted library, its programs left out."""
+    return sorted(p for p in folder.glob("*.[cS]") if p.name not in MAINS)
 
 
 def compile_sources(
@@ -101,11 +112,18 @@ def compile_sources(
 
     def compile_one(source: Path) -> Path:
         result = build_folder / f"{source.stem}.o"
-        _run([*compiler.argv, *STANDARD, *target.flags, *flags, "-c", str(source), "-o", str(result)])
+        own = _without_headers(flags) if source.suffix == ".S" else flags
+        _run([*compiler.argv, *STANDARD, *target.flags, *own, "-c", str(source), "-o", str(result)])
         return result
 
     with ThreadPoolExecutor(PROCESSES) as pool:
         return list(pool.map(compile_one, sources))
+
+
+def _without_headers(flags: Sequence[str]) -> list[str]:
+    """For the assembler: it does not read the C of a header that ``-include`` puts in front of every file."""
+    dropped = {i + k for i, flag in enumerate(flags) if flag == "-include" for k in (0, 1)}
+    return [flag for i, flag in enumerate(flags) if i not in dropped]
 
 
 def run_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,14 +17,17 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.backends.c.build import THREADS_SOURCE
 from qcc.backends.c.metadata import metadata_of
 from qcc.backends.c.names import c_array, c_comment
 from qcc.backends.c.views import Views
+from qcc.backends.c.weights import Form, binary_of
 from qcc.backends.program import Program
 from qcc.ir.errors import TargetError
 
 FOLDER = Path(__file__).parent
 RUNTIME = FOLDER / "runtime"
+THREADS = RUNTIME / THREADS_SOURCE
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 _NUMBERS = re.compile(r"\[\s+-?\d+(?:,\s+-?\d+)*\s+\]")
 
@@ -34,7 +38,8 @@ class EmitOptions:
 
     ``model_name``, ``model_sha256``: where the program comes from; ``options``: the compile options, for the record;
     ``extra``: called with the new folder before it gets its name, to add files of the caller's;
-    ``vectors``: pairs of input and output bytes (s8 or u8 arrays of NAME_INPUT_BYTES, NAME_OUTPUT_BYTES).
+    ``vectors``: pairs of input and output bytes (s8 or u8 arrays of NAME_INPUT_BYTES, NAME_OUTPUT_BYTES);
+    ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     """
 
     model_name: str = ""
@@ -42,6 +47,7 @@ class EmitOptions:
     options: Mapping[str, str] = field(default_factory=dict)
     extra: Callable[[Path], None] = lambda folder: None
     vectors: Sequence[tuple[NDArray[Any], NDArray[Any]]] = ()
+    weights: Form = "auto"
 
 
 def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> Path:
@@ -53,14 +59,15 @@ def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> 
     folder = Path(folder).absolute()
     check_replaceable(folder)
     options = options or EmitOptions()
-    texts = _texts(program, options)
+    files = _files(program, options)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.parent / f".{folder.name}.{os.getpid()}.new"
     old = fresh.with_suffix(".old")
     fresh.mkdir()
     try:
-        for name, text in texts.items():
-            (fresh / name).write_text(text, encoding="utf-8", newline="\n")
+        for name, content in files.items():
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            (fresh / name).write_bytes(data)
         options.extra(fresh)
         if folder.exists():
             folder.rename(old)
@@ -95,13 +102,17 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def _texts(program: Program, options: EmitOptions) -> dict[str, str]:
-    """All files by name."""
+def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
+    """The content of all files by name."""
     kernels = {op.kernel.source.name: op.kernel.source for op in program.operations}
+    if program.parts > 1:
+        kernels[THREADS.name] = THREADS
     headers = _headers([RUNTIME / "qcc_kernels.h", RUNTIME / "qcc_requantize.h", *kernels.values()])
     sources = {name: path.read_text(encoding="utf-8") for name, path in (kernels | headers).items()}
     views = Views(program)
     name = program.name
+    binary = binary_of(views.constants) if views.constants.is_binary(options.weights) else None
+    weights = f"{name}_weights.c" if binary is None else f"{name}_weights.S"
     used = [
         h
         for h in headers
@@ -111,26 +122,30 @@ def _texts(program: Program, options: EmitOptions) -> dict[str, str]:
         "provenance": _provenance(program, options),
         "headers": sorted({"qcc_kernels.h", *used}),
         "vectors": [_vector(program, *pair) for pair in options.vectors],
-        "sources": [f"{name}.c", f"{name}_weights.c", *sorted(kernels)],
+        "sources": [f"{name}.c", weights, *sorted(kernels)],
+        "binary": f"{name}_weights.bin" if binary is not None else "",
+        "binary_sha256": hashlib.sha256(binary or b"").hexdigest(),
         "feature_flags": " ".join(f for f in program.target.flags if f.startswith("-m")),
     }
     files = {
         f"{name}.h": "model.h.in",
         f"{name}.c": "model.c.in",
         f"{name}_weights.h": "weights.h.in",
-        f"{name}_weights.c": "weights.c.in",
+        weights: "weights.c.in" if binary is None else "weights.S.in",
         "CMakeLists.txt": "CMakeLists.txt.in",
     }
     if options.vectors:
         files |= {"test_main.c": "test_main.c.in", f"{name}_vectors.h": "vectors.h.in"}
-    texts = {file: render(template, context) for file, template in files.items()}
-    record = metadata_of(program, views.constant_bytes) | {
+    made: dict[str, str | bytes] = {file: render(template, context) for file, template in files.items()}
+    if binary is not None:
+        made[f"{name}_weights.bin"] = binary
+    record = metadata_of(program, views.constants.bytes) | {
         "generator": f"qcc {version('qcc')}",
         "model": {"name": options.model_name, "sha256": options.model_sha256},
         "options": dict(options.options),
     }
-    texts[f"{name}.json"] = _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
-    return texts | sources
+    made[f"{name}.json"] = _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
+    return made | sources
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

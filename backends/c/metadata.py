@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from qcc.backends.program import Operation, Port, Program
+from qcc.backends.select import Candidate
 from qcc.ir.types import TensorType
 
 
 def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
-    """Sizes, ports with their qparams, and one entry for each layer. All values are plain JSON."""
+    """Sizes, ports with their qparams, and one entry for each layer. All values are plain JSON.
+
+    Of a program for more than one thread, also ``threads`` (those of use), and for each layer its ``parts`` (what, from,
+    to) or why it has none (``one_thread``).
+    """
+    threads = {"threads": program.parts} if program.threads > 1 else {}
     return {
         "name": program.name,
         "target": program.target.name,
+        **threads,
         "arena_bytes": program.plan.arena_bytes,
         "arena_lower_bound_bytes": program.plan.lower_bound_bytes,
         "arena_align": program.target.alignment,
@@ -24,7 +32,7 @@ def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
         "output_arena_offset": program.output_arena_offset,
         "inputs": [_port(p) for p in program.inputs],
         "outputs": [_port(p) for p in program.outputs],
-        "layers": [_layer(op) for op in program.operations],
+        "layers": [_layer(op, program.threads) for op in program.operations],
     }
 
 
@@ -39,16 +47,29 @@ def _tensor(type_: TensorType) -> dict[str, Any]:
     return found
 
 
-def _layer(operation: Operation) -> dict[str, Any]:
-    step, call = operation.step, operation.call
+def _layer(operation: Operation, threads: int) -> dict[str, Any]:
+    step, call, sharing = operation.step, operation.call, operation.sharing
+    parts = {"parts": [list(p.extent) for p in sharing.parts], "one_thread": sharing.reason}
     return {
         "name": step.output.name,
         "pattern": step.pattern,
-        "kernel": operation.kernel.symbol,
+        **_candidate(operation.candidates[0]),
+        "beaten": [_candidate(c) for c in operation.beaten],
         "refused": [{"kernel": r.kernel.label, "reason": r.reason} for r in operation.refused],
         "inputs": [v.name for v in step.inputs],
         "output": _tensor(step.output.type),
         "macs": operation.macs,
         "constant_bytes": sum(a.nbytes for a in call.constants.values() if a is not None),
-        "workspace_bytes": call.workspace_bytes,
+        "workspace_bytes": operation.workspace_bytes,
+        **(parts if threads > 1 else {}),
     }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    """The kernel's label, and what is known of its speed on one core."""
+    found: dict[str, Any] = {"kernel": candidate.kernel.label}
+    if isfinite(candidate.cycles):
+        found["cycles"] = round(candidate.cycles)
+    if candidate.microseconds is not None:
+        found["microseconds"] = candidate.microseconds
+    return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from qcc.backends.c.names import C_TYPES, LINE, Names, c_array, c_comment, c_number, c_type_of, short_names
+from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, short_names
+from qcc.backends.c.stages import Offsets, c_field, params_lines, stages
+from qcc.backends.c.weights import Constants
+from qcc.backends.parallel import is_long
 from qcc.backends.program import Operation, Port, Program
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
@@ -19,7 +21,7 @@ class Views:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.constants: dict[tuple[str, bytes], dict[str, Any]] = {}
+        self.constants = Constants(program.target.alignment)
         self.offsets: list[dict[str, Any]] = []
         self._offset_names: dict[int, str] = {}  # by id of value
         self._at, self._steps = Names("at_"), Names("step_")
@@ -33,14 +35,11 @@ class Views:
         self._short = short_names([op.step.output.name for op in program.operations])
         for operation in program.operations:
             self._reserve(operation.step.output)
-        self.operations = [self._operation(op) for op in program.operations]
+        self.operations = [self._operation(i, op) for i, op in enumerate(program.operations)]
         self.copies = [self._copy(port) for port in program.copies]
+        steps = [(op["parts"], op["invocation"], op["after"]) for op in self.operations]
+        self.stages = stages(steps, self.copies) if program.parts > 1 else []
         self._align_comments()
-
-    @property
-    def constant_bytes(self) -> int:
-        """Bytes of all constant arrays."""
-        return sum(c["bytes"] for c in self.constants.values())
 
     def context(self) -> dict[str, Any]:
         """Variables of the templates."""
@@ -61,8 +60,8 @@ class Views:
             "inputs": [self._port(p, "INPUT", program.inputs) for p in program.inputs],
             "outputs": [self._port(p, "OUTPUT", program.outputs) for p in program.outputs],
             "macs": sum(op.macs for op in program.operations),
-            "weight_bytes": self.constant_bytes,
-            "constants": list(self.constants.values()),
+            "weight_bytes": self.constants.bytes,
+            "constants": list(self.constants),
             "offsets": self.offsets,
             "operations": self.operations,
             "copies": self.copies,
@@ -70,8 +69,14 @@ class Views:
                 "input": "input" in self._used and self._blocks["input"] == "input",
                 "output": "output" in self._used and self._blocks["output"] == "output",
                 "arena": "arena" in self._used,
+                "blocks": [block for region, block in self._blocks.items() if region in self._used],
             },
             "body": [op["invocation"] for op in self.operations] + self.copies,
+            "threads": program.threads,
+            "parts": program.parts,
+            "stages": self.stages,
+            "is_long": is_long([op.sharing for op in program.operations]),
+            "blocks": self._blocks,
         }
 
     # ------------------------------------------------------------------ memory
@@ -89,12 +94,12 @@ class Views:
     def _workspace(self, operation: Operation) -> str:
         assert operation.workspace is not None
         name = self._at.make(f"{self._short_name(operation.step.output.name)}_workspace")
-        comment = c_comment(
-            f"scratch memory of {operation.step.output.name}: {operation.call.workspace_bytes} bytes"
-        )
+        size, count = operation.part_workspace_bytes, len(operation.parts)
+        each = f"{count} parts of " if count else ""
+        comment = c_comment(f"scratch memory of {operation.step.output.name}: {each}{size} bytes")
         self.offsets.append({"name": name, "value": operation.workspace, "comment": comment})
         self._used.add("arena")
-        return f"memory + {name}"
+        return f"memory + {name} + part * {size}" if count else f"memory + {name}"
 
     def _align_comments(self) -> None:
         widths = [len(f"{o['name']}{o['value']}") for o in self.offsets]
@@ -128,40 +133,45 @@ class Views:
     def _constant(self, array: NDArray[Any] | None, owner: str, what: str) -> str:
         if array is None:
             return "NULL"
-        key = str(array.dtype), np.ascontiguousarray(array).tobytes()
-        if key not in self.constants:
-            self.constants[key] = {
-                "name": self._data.make(f"{self._short_name(owner)}_{what}"),
-                "type": c_type_of(array),
-                "count": array.size,
-                "bytes": array.nbytes,
-                "comment": c_comment(
-                    f"{owner}, {what}: {array.dtype.name}[{', '.join(map(str, array.shape))}]"
-                ),
-                "lines": c_array(array),
-            }
-        return str(self.constants[key]["name"])
+        shape = ", ".join(map(str, array.shape))
+
+        def describe() -> tuple[str, str]:
+            name = self._data.make(f"{self._short_name(owner)}_{what}")
+            return name, c_comment(f"{owner}, {what}: {array.dtype.name}[{shape}]")
+
+        return self.constants.add(array, describe).name
 
     # ------------------------------------------------------------------ operations
-    def _operation(self, operation: Operation) -> dict[str, Any]:
-        step, call, kernel = operation.step, operation.call, operation.kernel
+    def _operation(self, index: int, operation: Operation) -> dict[str, Any]:
+        step, call, kernel, parts = operation.step, operation.call, operation.kernel, operation.parts
         scope = Names()
-        for name in ("params", "output", "workspace", "inputs"):
+        offsets = Offsets(scope)
+        for name in ("params", "output", "workspace", "inputs", *(("part",) if parts else ())):
             scope.make(name)
         inputs = [(scope.make(_operand_name(operation, v)) if v else "NULL", v) for v in operation.inputs]
-        parameters = [f"const {C_TYPES[v.type.dtype.value]} *{name}" for name, v in inputs if v]
+        parameters = ["int32_t part"] if parts else []
+        parameters += [f"const {C_TYPES[v.type.dtype.value]} *{name}" for name, v in inputs if v]
         parameters.append(f"{C_TYPES[step.output.type.dtype.value]} *output")
-        passed = [self._pointer(v, "const ") for _, v in inputs if v]
+        passed = ["part"] if parts else []
+        passed += [self._pointer(v, "const ") for _, v in inputs if v]
         passed.append(self._pointer(step.output, ""))
-        arguments = ["&params", *(["inputs"] if kernel.variadic else [name for name, _ in inputs])]
-        arguments += [self._constant(a, step.output.name, what) for what, a in call.constants.items()]
-        arguments.append("output")
+        after = f"QCC_AFTER_STEP({index}, {passed[-1]}, {step.output.type.bytes});"
+        pointers = [
+            offsets.moved(name, [part.inputs[i] for part in parts], name)
+            for i, (name, _) in enumerate(inputs)
+        ]
+        arguments = ["&params[part]" if parts else "&params"]
+        arguments += ["inputs"] if kernel.variadic else pointers
+        for what, array in call.constants.items():
+            moves = [part.constants.get(what, 0) for part in parts]
+            arguments.append(offsets.moved(self._constant(array, step.output.name, what), moves, what))
+        arguments.append(offsets.moved("output", [part.output for part in parts], "output"))
         if call.workspace_bytes:
             parameters.append("void *workspace")
             passed.append(self._workspace(operation))
             arguments.append("workspace")
         name = self._steps.make(self._short_name(step.output.name))
-        fields = [(_field(value), key) for key, value in call.params.items()]
+        fields = [(c_field(value), key) for key, value in call.params.items()]
         width = max(len(value) for value, _ in fields)
         return {
             "name": name,
@@ -171,8 +181,12 @@ class Views:
             "params_type": kernel.params_type,
             "fields": fields,
             "pads": [" " * (min(width, 40) - len(value)) for value, _ in fields],
-            "pointers": ", ".join(n for n, _ in inputs) if kernel.variadic else "",
+            "parts": len(parts),
+            "params_lines": params_lines(parts) if parts else [],
+            "offset_lines": offsets.lines,
+            "pointers": ", ".join(pointers) if kernel.variadic else "",
             "call": call_lines(kernel.symbol, arguments),
+            "after": after,
             "output_bytes": step.output.type.bytes,
             "invocation": "\n  ".join(call_lines(name, passed)),
         }
@@ -226,12 +240,6 @@ def call_lines(symbol: str, arguments: Sequence[str]) -> list[str]:
             current = indent
         current += piece + " "
     return [*lines, current.rstrip()]
-
-
-def _field(value: int | float | Sequence[int]) -> str:
-    if isinstance(value, Sequence):
-        return "{" + ", ".join(c_number(v) for v in value) + "}"
-    return c_number(value)
 
 
 def _operand_name(operation: Operation, value: Value) -> str:

@@ -38,7 +38,14 @@ def lower_softmax(step: Step) -> Call:
 
 
 KERNELS: tuple[Kernel, ...] = (
-    row("dense", "s8", "dense_accumulator", "qcc_dense_accumulator_params", lower=lower_dense),
+    row(
+        "dense",
+        "s8",
+        "dense_accumulator",
+        "qcc_dense_accumulator_params",
+        lower=lower_dense,
+        channel_block=1,
+    ),
     *(
         row(
             op,

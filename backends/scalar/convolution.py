@@ -152,6 +152,7 @@ def _rows(
     lower: Callable[[Step], Call],
     accepts: Callable[[Step], str | None],
     priority: int = 0,
+    channel_block: int = 1,
 ) -> tuple[Kernel, ...]:
     """One row without and two with a residual operand.
 
@@ -168,6 +169,7 @@ def _rows(
             accepts=accepts,
             priority=priority,
             in_place=(1,),
+            channel_block=channel_block,
         )
         for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
     )
@@ -182,6 +184,7 @@ KERNELS: tuple[Kernel, ...] = (
         lower_depthwise,
         accepts_depthwise,
         priority=1,
+        channel_block=0,
     ),
     *_rows("dense", "qcc_s8_dense_scalar", "qcc_dense_params", lower_dense, accepts_skip),
 )

@@ -200,8 +200,24 @@ def _conv2d_rows(end: str) -> tuple[Kernel, ...]:
             accepts=accepts_depthwise,
             priority=1,
         ),
-        _row(f"conv2d{end}", "f32", "conv2d", params, lower=lower_conv2d, accepts=accepts_parameters),
-        _row(f"dense{end}", "f32", "conv2d", params, lower=lower_dense, accepts=accepts_parameters),
+        _row(
+            f"conv2d{end}",
+            "f32",
+            "conv2d",
+            params,
+            lower=lower_conv2d,
+            accepts=accepts_parameters,
+            channel_block=F32_BLOCK,
+        ),
+        _row(
+            f"dense{end}",
+            "f32",
+            "conv2d",
+            params,
+            lower=lower_dense,
+            accepts=accepts_parameters,
+            channel_block=F32_BLOCK,
+        ),
     )
 
 

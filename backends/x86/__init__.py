@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from qcc.backends.kernel import Kernel
-from qcc.backends.x86 import avx2, avx2_elementwise, depthwise, elementwise, pooling, vnni
+from qcc.backends.x86 import (
+    avx2,
+    avx2_elementwise,
+    dense,
+    depthwise,
+    elementwise,
+    lookup,
+    movement,
+    pooling,
+    vnni,
+)
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *vnni.KERNELS,
+    *dense.KERNELS,
     *depthwise.KERNELS,
     *pooling.KERNELS,
     *elementwise.KERNELS,
+    *lookup.KERNELS,
+    *movement.KERNELS,
 )
 AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
 AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)
+AVX512VNNI_PEAK = Path(__file__).parent / "peak_avx512vnni.c"

@@ -1,4 +1,4 @@
-"""Rows of sums, products, requantization and interleaving of activations, for AVX512."""
+"""Rows of sums, products and requantization of activations, for AVX512."""
 
 from __future__ import annotations
 
@@ -20,24 +20,6 @@ from qcc.backends.scalar.elementwise import (
     lower_requantize,
 )
 from qcc.backends.x86.lanes import certified, float_scale, source
-from qcc.ir.ops.shape import Transpose
-
-_CHANNELS = (2, 4)  # of s8_interleave_avx512.c
-
-
-def accepts_interleave(step: Step) -> str | None:
-    """Few planes to pixels."""
-    op, shape = step.root.op, step.root.input(0).type.shape
-    assert isinstance(op, Transpose)
-    if op.perm != (0, 2, 3, 1) or not _CHANNELS[0] <= shape[1] <= _CHANNELS[1]:
-        return "not 2 to 4 planes that become pixels"
-    return None
-
-
-def lower_interleave(step: Step) -> Call:
-    """s8_interleave_avx512."""
-    batch, channels, height, width = step.root.input(0).type.shape
-    return Call({"batch": batch, "channels": channels, "pixels": height * width})
 
 
 def lower_requantize_only(step: Step) -> Call:
@@ -109,14 +91,4 @@ KERNELS: tuple[Kernel, ...] = (
     _row("mul+requantize", "mul", _with_scale(lower_mul), accepts_activations),
     _row("mul+requantize", "mul_constant", _with_scale(lower_mul_constant), accepts_small_constant),
     _row("requantize", "add_constant", lower_requantize_only, lambda step: None),
-    Kernel(
-        "transpose",
-        "s8",
-        "qcc_s8_interleave_avx512",
-        "qcc_avx512_interleave_params",
-        source("qcc_s8_interleave_avx512"),
-        lower_interleave,
-        accepts_interleave,
-        priority=10,
-    ),
 )

@@ -14,7 +14,12 @@ from qcc.ir.ops.quant import Requantize
 
 KERNELS_FOLDER = Path(__file__).parent / "kernels"
 LANES = 64
-_ORDER = np.arange(LANES).reshape(4, 4, 4).transpose(1, 0, 2).reshape(-1)  # lane 16a + 4b + c at 16b + 4a + c
+QUARTER = 16  # s32 lanes of a vector
+# of interleaved vectors of 64, 32 or 16 lanes: result j has lane 16k + 4j + c at 4k + c, and they lie side by side
+ORDER = {
+    lanes: np.arange(lanes).reshape(-1, 4, 4).transpose(1, 0, 2).reshape(-1)
+    for lanes in (LANES, 2 * QUARTER, QUARTER)
+}
 
 
 def source(symbol: str) -> Path:
@@ -36,9 +41,6 @@ def float_scale(step: Step, channels: int | None = None) -> NDArray[np.float32]:
     return scale.astype(np.float32)
 
 
-def in_lanes(array: NDArray[Any], pixels: int = 1) -> NDArray[Any]:
-    """[..., C] to [blocks, ..., 64] in the order of interleaved lanes, zero-padded; ``pixels`` copies side by side."""
-    repeated = np.tile(array, pixels)
-    padding = [(0, 0)] * (array.ndim - 1) + [(0, -repeated.shape[-1] % LANES)]
-    blocks = np.pad(repeated, padding).reshape(*array.shape[:-1], -1, LANES)[..., _ORDER]
-    return np.ascontiguousarray(np.moveaxis(blocks, -2, 0))
+def in_lanes(array: NDArray[Any]) -> NDArray[Any]:
+    """[C] to [blocks, 64] in the order of interleaved lanes, zero-padded."""
+    return np.pad(array, (0, -len(array) % LANES)).reshape(-1, LANES)[:, ORDER[LANES]]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from qcc.backends.c.emit import EmitOptions, emit
+from qcc.backends.c.weights import Form
 from qcc.backends.program import Program, build_program
 from qcc.backends.target import Compiler, Target, find_target
 from qcc.backends.targets import describe
@@ -181,10 +182,16 @@ def expected_bytes(program: Program, inputs: Mapping[str, Array]) -> list[tuple[
 def emitted(tmp_path: Path) -> Callable[..., tuple[Path, Program]]:
     """`emitted(net, samples)`: the folder of the C library with one test vector for each sample."""
 
-    def make(net: IntegerGraph, inputs: Mapping[str, Array], io: str = "int8") -> tuple[Path, Program]:
-        program = build_program(net.graph, find_target("c"), net.graph.name, io)
-        vectors = expected_bytes(program, inputs)
-        return emit(program, tmp_path / program.name, EmitOptions(vectors=vectors)), program
+    def make(
+        net: IntegerGraph,
+        inputs: Mapping[str, Array],
+        io: str = "int8",
+        target: str = "c",
+        weights: Form = "auto",
+    ) -> tuple[Path, Program]:
+        program = build_program(net.graph, find_target(target), net.graph.name, io)
+        options = EmitOptions(vectors=expected_bytes(program, inputs), weights=weights)
+        return emit(program, tmp_path / program.name, options), program
 
     return make
 

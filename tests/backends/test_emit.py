@@ -74,8 +74,8 @@ def test_failed_emission_leaves_nothing(
     program = make_program(residual_net().graph, find_target("c"), "residual_net")
     folder = emit(program, tmp_path / "out", OPTIONS)
     before = texts(folder)
-    plenty = emit_module._texts(program, OPTIONS)
-    monkeypatch.setattr(emit_module, "_texts", lambda *_: {**plenty, "no/such/folder.c": ""})
+    plenty = emit_module._files(program, OPTIONS)
+    monkeypatch.setattr(emit_module, "_files", lambda *_: {**plenty, "no/such/folder.c": ""})
     with pytest.raises(OSError, match="folder"):
         emit(program, folder, OPTIONS)
     assert texts(folder) == before

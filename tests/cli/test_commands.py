@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qcc.backends.targets import Availability, find_target
+from qcc.backends.targets import Availability, availability, find_target
 from qcc.ir.parser import load_graph
 from qcc.passes.base import PASSES
 from qcc.passes.calibrate import CALIBRATORS
@@ -69,6 +69,19 @@ def test_compile_prints_a_summary_and_writes_the_library(compiled) -> None:
     }
 
 
+def test_compile_for_threads_says_how_many_steps_share_them(qcc, model, calib, tmp_path) -> None:
+    out = tmp_path / "digits"
+    result = qcc("compile", model, "--calib", calib, "-o", out, "--threads", "2")
+    assert result.exit_code == 0
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    shared = sum(bool(layer["parts"]) for layer in report["layers"])
+    assert 0 < shared < len(report["layers"])
+    assert f"threads    2 share {shared} of {len(report['layers'])} steps" in result.stdout
+    assert "16 of 16 samples equal to the interpreter" in result.stdout
+    refused = qcc("compile", model, "-o", out, "--threads", "65")
+    assert (refused.exit_code, "1<=x<=64" in refused.stderr) == (2, True)
+
+
 def test_compile_without_calibration_warns(qcc, model: Path, tmp_path: Path) -> None:
     result = qcc("compile", model, "-o", tmp_path / "out", "--no-build")
     assert result.exit_code == 0
@@ -111,6 +124,14 @@ def test_compile_float_boundary_shape_and_observer(qcc, model: Path, calib: Path
     record = json.loads((out / "digits.json").read_text())
     assert [p["dtype"] for p in (*record["inputs"], *record["outputs"])] == ["f32", "f32"]
     assert "observer=percentile p=99.0" in (out / "report.json").read_text()
+
+
+@pytest.mark.compiler
+def test_compile_writes_weights_in_the_form_asked_for(qcc, model: Path, calib: Path, tmp_path: Path) -> None:
+    for form, suffixes in (("auto", {".c", ".h"}), ("c", {".c", ".h"}), ("binary", {".S", ".bin", ".h"})):
+        result = qcc("compile", model, "--calib", calib, "--weights", form, "-o", tmp_path / form)
+        assert result.exit_code == 0, result.output
+        assert {p.suffix for p in (tmp_path / form).glob("*_weights.*")} == suffixes
 
 
 def test_compile_says_loudly_what_it_could_not_run(
@@ -231,6 +252,30 @@ def test_bench_prints_both_times(qcc, compiled, calib: Path) -> None:
     assert re.search(rf"qcc library +{number} +{number} +{number} +[\d,]+", result.stdout)
     assert re.search(rf"onnxruntime float32, 1 thread +{number} +{number}", result.stdout)
     assert "Other work on this machine moves these numbers" in result.stdout
+
+
+def test_bench_prints_each_layer(qcc, compiled, calib: Path) -> None:
+    result = qcc("bench", compiled[0], "--data", calib, "--seconds", "0.02")
+    assert "layer" in result.stdout
+    assert "of peak" not in result.stdout  # target c says nothing about the processor
+    layers = json.loads((compiled[0] / "digits.json").read_text())["layers"]
+    number, share = r"[\d,]+\.\d\d", r"\d+\.\d%"
+    for layer in layers:
+        rate = rf" +{layer['macs']:,} +\d+\.\d" if layer["macs"] else " *"
+        line = rf"^{layer['name']} +{re.escape(layer['kernel'])} +{number} +{number} +{share}{rate} *$"
+        assert re.search(line, result.stdout, re.MULTILINE), layer["name"]
+    assert re.search(rf"[\d,]+ runs; {number} us in all$", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.compiler
+def test_bench_knows_the_peak_of_vector_instructions(qcc, model: Path, calib: Path, tmp_path: Path) -> None:
+    if not availability(find_target("x86-avx512vnni")).runs:
+        pytest.skip("the processor lacks AVX512-VNNI, or there is no compiler")
+    out = tmp_path / "digits"
+    assert qcc("compile", model, "--calib", calib, "-o", out, "--target", "x86-avx512vnni").exit_code == 0
+    text = qcc("bench", out, "--data", calib, "--seconds", "0.02").stdout
+    assert re.search(r"GMAC/s +of peak", text)
+    assert re.search(r"peak: \d+ GMAC/s, a loop of multiply-accumulates over registers", text)
 
 
 # ---------------------------------------------------------------- opt, explain, passes, targets

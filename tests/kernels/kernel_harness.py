@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qcc.ir.ops  # noqa: F401  (fills the registry)
+from qcc.backends.c.build import library_sources
 from qcc.backends.c.emit import RUNTIME, EmitOptions, emit
 from qcc.backends.program import Program, build_program
 from qcc.backends.scalar import KERNELS
@@ -93,8 +94,8 @@ class Compiler:
         """A shared library of ``graph``, loaded."""
         program, emitted = self.emitted(graph, io=io)
         path = emitted / "library.so"
-        sources = [emitted / f"{program.name}.c", emitted / f"{program.name}_weights.c"]
-        command = ["gcc", "-std=c99", "-O0", "-fPIC", "-shared", *WARNINGS, "-o", str(path)]
+        sources = [s for s in library_sources(emitted) if s.name.startswith(program.name)]
+        command = ["gcc", "-std=c99", "-O0", "-fPIC", "-shared", *WARNINGS, f"-I{emitted}", "-o", str(path)]
         subprocess.run([*command, *map(str, [*sources, *self.objects])], check=True)
         return Library(program, ctypes.CDLL(str(path)))
 
@@ -124,8 +125,8 @@ class Compiler:
             "-fsanitize=address,undefined",
             "-fno-sanitize-recover=all",
         ]
-        sources = [str(p) for p in emitted.glob("*.c")]
-        subprocess.run([*command, "-o", str(emitted / "test"), *sources], check=True)
+        sources = [str(p) for p in (*library_sources(emitted), emitted / "test_main.c")]
+        subprocess.run([*command, f"-I{emitted}", "-o", str(emitted / "test"), *sources], check=True)
         return subprocess.run([str(emitted / "test")], check=False, capture_output=True, text=True)
 
 

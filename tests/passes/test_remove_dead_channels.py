@@ -19,6 +19,7 @@ from quantized_nets import (
 
 from qcc.checker import check_plan
 from qcc.ir.compare import first_difference
+from qcc.ir.errors import ParseError
 from qcc.ir.graph import Graph, Value
 from qcc.ir.ops.activation import Clamp, Sigmoid, Tanh
 from qcc.ir.ops.conv_transpose import ConvTranspose2d
@@ -30,6 +31,7 @@ from qcc.ir.ops.reduce import ReduceMean
 from qcc.ir.ops.resize import ResizeNearest
 from qcc.ir.ops.shape import Pad, Reshape, Transpose
 from qcc.ir.ops.softmax import Softmax
+from qcc.passes.manager import parse_pipeline
 
 DEAD = -100.0  # a bias under which a relu is 0 for every input
 
@@ -93,6 +95,29 @@ def test_a_channel_that_a_relu_kills_goes() -> None:
     assert b is not None
     expected = b.astype(int) + c * w.reshape(4, 8).astype(int)[:, [2, 5]].sum(axis=1)
     np.testing.assert_array_equal(node_of(after, "y.acc").input(2).data, expected)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "kept"), [(1, 5), (2, 6), (4, 8), (5, 5), (8, 8), (12, 12), (16, 12), (1000, 12)]
+)
+def test_granularity_keeps_a_multiple_of_it_or_all(granularity: int, kept: int) -> None:
+    net = Net(1, 4, 4, 3)
+    a = net.relu(net.conv(net.x, 12, bias=biases(12, 0, 2, 3, 5, 7, 8, 11), name="acc"), name="a")
+    stages = quantize(net.finish(net.conv(a, 4, name="y")), net.samples(), "plan-accumulators")
+    before = stages["plan-accumulators"]
+    after, result = run_pass(before.clone(), f"remove-dead-channels{{granularity={granularity}}}")
+    assert_same_bytes(before, after)
+    check_plan(after)
+    assert value_of(after, "a").type.shape[-1] == kept
+    assert [n.reason for n in result.notes if n.applied] == (
+        [f"{12 - kept} of 12 channels"] if kept < 12 else []
+    )
+    assert result.changed == (kept < 12)
+
+
+def test_granularity_is_positive() -> None:
+    with pytest.raises(ParseError, match="granularity must be 1 or more, got 0"):
+        parse_pipeline("remove-dead-channels{granularity=0}")
 
 
 @pytest.mark.parametrize("op", [Clamp(0.0, 6.0), Clamp(-1.0, 1.0), Clamp(0.25, 2.0)])

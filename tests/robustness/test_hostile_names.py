@@ -1,6 +1,7 @@
 """Names that want to be code, paths or markup: the model compiles, runs and reports, and nothing else happens."""
 
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -122,6 +123,21 @@ def test_sources_compile_without_warnings(folder: Path, compiler: str, language:
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.compiler
+def test_names_are_harmless_to_the_assembler(folder: Path, tmp_path: Path) -> None:
+    compiled = qcc.compile(folder / FILE, calibration=inputs(), weights="binary")
+    out = compiled.save(tmp_path / "out")
+    (source,) = out.glob("*.S")
+    text = re.sub(r"/\*.*?\*/", "", source.read_text(encoding="ascii"), flags=re.DOTALL)
+    listed = [line for line in text.splitlines() if line.startswith("c_array")]
+    assert len(listed) > 4
+    for line in listed:
+        assert re.fullmatch(r"c_array mo_del_n_x_b_\w+, \d+, \d+", line)
+    given = compiled.quantize_input(inputs())
+    for name, expected in compiled.run_integer(given).items():
+        np.testing.assert_array_equal(compiled.build(out).run_int8(given)[name], expected)
 
 
 @pytest.mark.compiler

@@ -44,6 +44,7 @@ class Layer:
     residual: str = ""
     clamp: tuple[int, int] = (-128, 127)
     rows: int = 1
+    groups: int = 1
 
 
 class Net:
@@ -61,7 +62,8 @@ class Net:
         shape = (layer.rows, layer.channels) if layer.size is None else (*layer.size, layer.channels)
         x = self._input(f"{name}_x", (1, *shape))
         taps = () if layer.size is None else layer.kernel
-        data = self.rng.integers(-127, 128, (layer.outputs, *taps, layer.channels)).astype(np.int8)
+        inputs = layer.channels // layer.groups
+        data = self.rng.integers(-127, 128, (layer.outputs, *taps, inputs)).astype(np.int8)
         spread = float(self.rng.uniform(0.5, 2)) * 127 * 74 * np.sqrt(data[0].size)
         weights = self.builder.constant(
             data, f"{name}_w", QParams.per_channel(self.rng.uniform(1e-3, 4e-3, layer.outputs), 0)
@@ -89,6 +91,7 @@ class Net:
             strides=layer.strides,
             pads=layer.pads,
             dilations=layer.dilations,
+            groups=layer.groups,
             x_zero_point=x_zero_point,
             pad_value=x_zero_point,
         )

@@ -27,7 +27,11 @@
 #include "qcc_x86_kernels.h"
 
 #define QCC_INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define QCC_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define QCC_UNROLL _Pragma("GCC unroll 64")
+#endif
 
 /* Four int8 activations, repeated in all lanes, as uint8. */
 QCC_INLINE __m512i qcc_broadcast_u8(const int8_t *x) {
@@ -58,6 +62,30 @@ QCC_INLINE __m128i qcc_avx512_requantize(__m512i acc, __m512 scale, qcc_avx512_o
   q = _mm512_add_epi32(q, o.zero_point);
   q = _mm512_min_epi32(_mm512_max_epi32(q, o.low), o.high);
   return _mm512_cvtepi32_epi8(q);
+}
+
+/* round_half_even(acc * scale) + zero_point in int32, 16 lanes. A float of 1.5 * 2^23 + n has n in its low bits, so one
+ * fused multiply-add scales, rounds (once) and converts. See single_rounding in vnni.py for when this is exact. */
+QCC_INLINE __m512i qcc_requantize_rounded(__m512i acc, __m512 scale, int32_t zero_point) {
+  const __m512 integer = _mm512_set1_ps((float)(0xC00000 + zero_point));
+  const __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, integer);
+  return _mm512_sub_epi32(_mm512_castps_si512(sum), _mm512_set1_epi32(0x4B400000));
+}
+
+/* The 64-bit definition (qcc_requantize.h), saturated to 16 bits, 16 lanes. */
+QCC_INLINE __m512i qcc_requantize_exact(__m512i acc, __m512i multiplier, __m512i shift, int32_t zero_point) {
+  const __m512i one = _mm512_set1_epi64(1), low32 = _mm512_set1_epi64(0xFFFFFFFF);
+  __m512i half[2];
+  QCC_UNROLL
+  for (int i = 0; i < 2; ++i) { /* even lanes, odd lanes */
+    const __m512i a = i ? _mm512_srli_epi64(acc, 32) : acc, m = i ? _mm512_srli_epi64(multiplier, 32) : multiplier;
+    const __m512i s = i ? _mm512_srli_epi64(shift, 32) : _mm512_and_si512(shift, low32);
+    const __m512i rounding = _mm512_sllv_epi64(one, _mm512_sub_epi64(s, one));
+    const __m512i q = _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(a, m), rounding), s);
+    half[i] = _mm512_add_epi64(_mm512_max_epi64(_mm512_min_epi64(q, _mm512_set1_epi64(16383)), _mm512_set1_epi64(-16384)),
+                               _mm512_set1_epi64(zero_point));
+  }
+  return _mm512_mask_blend_epi32(0xAAAA, half[0], _mm512_slli_epi64(half[1], 32));
 }
 
 #endif

@@ -1,0 +1,344 @@
+"""Splitting: a call becomes parts for threads, each the same kernel on some of the output's rows, pixels or channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+
+from qcc.backends.kernel import Call, Kernel, Part, Split, Step
+
+GRAIN = 64  # elements: flat ranges begin at whole vectors and cache lines
+OUTPUT_STEP = (
+    "output_step"  # elements from pixel to pixel: with this field a kernel can write some channels of each
+)
+_BYTES_PER_CYCLE = 16  # read from a cache that is not the first, to tell good ways to split from better ones
+_OF_PIXELS = ("factors", "weight")  # constants with a value for each output pixel
+
+
+def parts_of(kernel: Kernel, step: Step, call: Call, threads: int, cycles: float) -> tuple[Part, ...]:
+    """The best parts for ``threads`` threads, none where the call cannot be split. ``cycles``: of the whole call."""
+    ways = (kernel.split,) if kernel.split else FAMILIES.get(kernel.params_type, ())
+    if kernel.channel_block:
+        ways = (*ways, split_channels(kernel.channel_block))
+    found = []
+    for split in ways:
+        parts = split(step, call, threads)
+        if len(parts) > 1 and _keeps_in_place(kernel, step, call, parts):
+            found.append(parts)
+    return min(found, key=lambda parts: part_cycles(step, call, parts, cycles), default=())
+
+
+def largest_share(parts: tuple[Part, ...]) -> float:
+    """Of the work of a call, that of its largest part."""
+    return max(part.size for part in parts) / sum(part.size for part in parts)
+
+
+def part_cycles(step: Step, call: Call, parts: tuple[Part, ...], cycles: float) -> float:
+    """To compare ways to split: the work of the largest part, and what it reads of input and constants."""
+    share = largest_share(parts)
+    constants = sum(a.nbytes for a in call.constants.values() if a is not None)
+    activations = sum(v.type.bytes for v in step.inputs)
+    of_channels = parts[0].extent[0] == "channels"
+    read = constants * (share if of_channels else 1) + activations * (1 if of_channels else share)
+    return cycles * share + read / _BYTES_PER_CYCLE
+
+
+def _keeps_in_place(kernel: Kernel, step: Step, call: Call, parts: tuple[Part, ...]) -> bool:
+    """False where a part may read what another one has written over: the output in place of an input it reads beyond."""
+    inputs = step.inputs if call.inputs is None else call.inputs
+    for index in kernel.overwritable:
+        value = inputs[index] if index < len(inputs) else None
+        if value is not None and value.type.bytes >= step.output.type.bytes:
+            sizes = value.type.dtype.bytes, step.output.type.dtype.bytes
+            if any(part.inputs[index] * sizes[0] != part.output * sizes[1] for part in parts):
+                return False
+    return True
+
+
+def ranges(extent: int, threads: int, grain: int = 1) -> list[tuple[int, int]]:
+    """At most ``threads`` ranges of nearly equal size that begin at multiples of ``grain``; together 0 to ``extent``."""
+    units = -(-extent // grain)
+    count = min(threads, units)
+    ends = [min(extent, grain * (units * (i + 1) // count)) for i in range(count)]
+    return list(zip([0, *ends], ends, strict=False))
+
+
+# ---------------------------------------------------------------- windows: convolution, pooling
+def split_window(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Rows of one image; pixels where the kernel sees one at a time, and columns of an image one row high."""
+    params = _integers(call)
+    if params["batch"] != 1:
+        return ()
+    if _is_pointwise(params):
+        flat = {
+            f"{side}_{axis}": size
+            for side in ("input", "output")
+            for axis, size in (("height", 1), ("width", params[f"{side}_height"] * params[f"{side}_width"]))
+        }
+        return _window(call, params | flat, "width", threads, "pixels")
+    if params["input_height"] == params["output_height"] == 1:
+        return _window(call, params, "width", threads, "columns")
+    return _window(call, params, "height", threads, "rows")
+
+
+def split_window_rows(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Rows of one image, of kernels whose workspace holds some rows of it."""
+    params = _integers(call)
+    return _window(call, params, "height", threads, "rows") if params["batch"] == 1 else ()
+
+
+def _is_pointwise(params: Mapping[str, int]) -> bool:
+    """1x1 windows at each pixel: the image is as good as one long row."""
+    ones = ("kernel_height", "kernel_width", "stride_height", "stride_width")
+    return (
+        all(params[name] == 1 for name in ones)
+        and params["pad_top"] == params["pad_left"] == 0
+        and all(params[f"input_{axis}"] == params[f"output_{axis}"] for axis in ("height", "width"))
+    )
+
+
+def _window(call: Call, params: Mapping[str, int], axis: str, threads: int, what: str) -> tuple[Part, ...]:
+    """Parts along ``axis``; the other axis is whole, or 1 where the axis is "width"."""
+    pad = "pad_top" if axis == "height" else "pad_left"
+    width = (params["input_width"], params["output_width"]) if axis == "height" else (1, 1)
+    read, written = (
+        columns
+        * next(params[name] for name in (f"{side}_step", f"{side}_channels", "channels") if name in params)
+        for side, columns in zip(("input", "output"), width, strict=True)
+    )
+    parts = []
+    for start, end in ranges(params[f"output_{axis}"], threads):
+        first = start * params[f"stride_{axis}"] - params[pad]
+        if first >= params[f"input_{axis}"]:  # a part that sees padding only
+            return ()
+        changed = {
+            f"input_{axis}": params[f"input_{axis}"] - max(0, first),
+            f"output_{axis}": end - start,
+            pad: max(0, -first),
+        }
+        offsets = {name: start * width[1] for name in _OF_PIXELS if call.constants.get(name) is not None}
+        inputs = _offsets(call, max(0, first) * read, start * written)
+        parts.append(
+            Part(
+                {**call.params, **params, **changed} if what == "pixels" else {**call.params, **changed},
+                inputs,
+                start * written,
+                offsets,
+                (what, start, end),
+            )
+        )
+    return tuple(parts)
+
+
+def split_resize(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Rows of the output; each names the two rows of the input that it mixes."""
+    params = _integers(call)
+    if params["batch"] != 1:
+        return ()
+    row = params["output_width"] * params["channels"]
+    return tuple(
+        Part(
+            {**call.params, "output_height": end - start},
+            _offsets(call, 0),
+            start * row,
+            {"rows": 2 * start, "row_weights": start},
+            ("rows", start, end),
+        )
+        for start, end in ranges(params["output_height"], threads)
+    )
+
+
+# ---------------------------------------------------------------- channels
+def split_channels(block: int) -> Split:
+    """Output channels in whole blocks, of kernels whose constants are packed in such blocks."""
+
+    def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+        params = _integers(call)
+        pixels = prod(params.get(name, 1) for name in ("batch", "rows", "output_height", "output_width"))
+        if params.get("groups", 1) != 1 or (pixels != 1 and OUTPUT_STEP not in params):
+            return ()
+        bias = call.constants["bias"]
+        rounded = params["output_channels"] if bias is None else bias.size
+        return tuple(
+            Part(
+                {**call.params, "output_channels": end - start},
+                _offsets(call, 0, start),
+                start,
+                {
+                    name: array.size // rounded * start
+                    for name, array in call.constants.items()
+                    if array is not None
+                },
+                ("channels", start, end),
+            )
+            for start, end in ranges(params["output_channels"], threads, block)
+        )
+
+    return split
+
+
+def split_vectors(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Output channels in blocks of ``vectors`` registers of 16."""
+    return split_channels(16 * _integers(call)["vectors"])(step, call, threads)
+
+
+# ---------------------------------------------------------------- flat ranges and outer axes
+def split_rows(rows: str, *inner: str) -> Split:
+    """The count ``rows`` of runs of the product of ``inner`` elements, the same in all operands and the output."""
+
+    def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+        params = _integers(call)
+        run = prod(params[name] for name in inner)
+        grain = GRAIN if run == 1 else 1
+        return tuple(
+            Part(
+                {**call.params, rows: end - start},
+                _offsets(call, start * run, start * run),
+                start * run,
+                {},
+                ("elements" if run == 1 else "rows", start, end),
+            )
+            for start, end in ranges(params[rows], threads, grain)
+        )
+
+    return split
+
+
+def split_dense(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Rows, which differ in length between input and output."""
+    params = _integers(call)
+    return tuple(
+        Part(
+            {**call.params, "rows": end - start},
+            _offsets(call, start * params["input_channels"], start * params["output_channels"]),
+            start * params["output_channels"],
+            {},
+            ("rows", start, end),
+        )
+        for start, end in ranges(params["rows"], threads)
+    )
+
+
+def split_binary(count: str, strides: tuple[str, str], constant: str) -> Split:
+    """The outermost axis of ``count`` that is no 1; ``constant`` stands for an operand that is not passed."""
+
+    def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+        extents = _sequence(call, count)
+        axis = next((k for k, n in enumerate(extents) if n > 1), len(extents) - 1)
+        inner = prod(extents[axis + 1 :])
+        steps = [_sequence(call, name)[axis] for name in strides]
+        if inner == 1 and call.params.get("per_channel"):
+            return ()
+        passed = step.inputs if call.inputs is None else call.inputs
+        parts = []
+        for start, end in ranges(extents[axis], threads, GRAIN if inner == 1 else 1):
+            moved = [start * by for by in steps]
+            constants = {}
+            if call.constants.get(constant) is not None:
+                missing = passed.index(None) if None in passed else 1
+                constants = {constant: moved[missing]}
+            parts.append(
+                Part(
+                    {**call.params, count: (*extents[:axis], end - start, *extents[axis + 1 :])},
+                    tuple(0 if v is None else moved[i] for i, v in enumerate(passed)),
+                    start * inner,
+                    constants,
+                    ("rows" if inner > 1 else "elements", start, end),
+                )
+            )
+        return tuple(parts)
+
+    return split
+
+
+def split_copy(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """The outermost axis of the output that is no 1."""
+    shape, strides = _sequence(call, "shape"), _sequence(call, "strides")
+    axis = next((k for k, n in enumerate(shape) if n > 1), len(shape) - 1)
+    offset = _integers(call)["offset"]
+    return tuple(
+        Part(
+            {
+                **call.params,
+                "offset": offset + start * strides[axis],
+                "shape": (*shape[:axis], end - start, *shape[axis + 1 :]),
+            },
+            _offsets(call, 0),
+            start * prod(shape[axis + 1 :]),
+            {},
+            ("rows", start, end),
+        )
+        for start, end in ranges(shape[axis], threads)
+    )
+
+
+def split_concat(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Blocks: each takes a run of every operand."""
+    lengths = call.constants["block_bytes"]
+    if call.constants["constant"] is not None or lengths is None:
+        return ()
+    size = step.output.type.dtype.bytes
+    runs = [int(n) // size for n in lengths]
+    return tuple(
+        Part(
+            {**call.params, "blocks": end - start},
+            tuple(start * run for run in runs),
+            start * sum(runs),
+            {},
+            ("rows", start, end),
+        )
+        for start, end in ranges(_integers(call)["blocks"], threads)
+    )
+
+
+def _integers(call: Call) -> dict[str, int]:
+    return {name: value for name, value in call.params.items() if isinstance(value, int)}
+
+
+def _sequence(call: Call, name: str) -> tuple[int, ...]:
+    value = call.params[name]
+    assert not isinstance(value, int | float)
+    return tuple(value)
+
+
+def _offsets(call: Call, first: int, others: int = 0) -> tuple[int, ...]:
+    """Of every pointer: input 0, and operands of the output's shape behind it."""
+
+    def each() -> Iterator[int]:
+        for index, value in enumerate(call.inputs or (True,)):
+            yield 0 if value is None else first if index == 0 else others
+
+    return tuple(each())
+
+
+_softmax = split_rows("rows", "count")
+_outer = split_rows("outer", "count", "inner")
+_channels = split_rows("rows", "channels")
+_count = split_rows("count")
+
+FAMILIES: Mapping[str, tuple[Split, ...]] = {
+    "qcc_avx2_conv2d_params": (split_window_rows,),
+    "qcc_conv2d_params": (split_window,),
+    "qcc_f32_conv2d_params": (split_window,),
+    "qcc_avx512_conv_params": (split_window, split_vectors),
+    "qcc_avx512_depthwise_params": (split_window,),
+    "qcc_max_pool2d_params": (split_window,),
+    "qcc_avg_pool2d_params": (split_window,),
+    "qcc_f32_pool2d_params": (split_window,),
+    "qcc_resize_linear_params": (split_resize,),
+    "qcc_f32_resize_linear_params": (split_resize,),
+    "qcc_dense_params": (split_dense,),
+    "qcc_dense_accumulator_params": (split_dense,),
+    "qcc_binary_params": (split_binary("count", ("a_stride", "b_stride"), "b"),),
+    "qcc_f32_binary_params": (split_binary("shape", ("a_strides", "b_strides"), "constant"),),
+    "qcc_requantize_params": (_channels,),
+    "qcc_table_params": (_channels,),
+    "qcc_f32_affine_params": (_channels,),
+    "qcc_f32_unary_params": (_count,),
+    "qcc_quantize_params": (_count,),
+    "qcc_softmax_params": (_softmax,),
+    "qcc_wide_softmax_params": (_softmax,),
+    "qcc_f32_softmax_params": (_outer,),
+    "qcc_copy_params": (split_copy,),
+    "qcc_concat_params": (split_concat,),
+}

@@ -1,0 +1,144 @@
+"""Movement, tables and softmax in AVX512: the bytes of the interpreter for any shape, nothing touched beyond the tensors."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_kernels import Net, check, check_guarded
+
+from qcc.backends.c.build import build_program, run_program
+from qcc.backends.program import Program
+from qcc.backends.program import build_program as make_program
+from qcc.backends.target import Compiler, Target
+from qcc.backends.x86 import lookup, movement
+
+pytestmark = pytest.mark.compiler
+
+Emitted = Callable[..., tuple[Path, Program]]
+RUNS = (1, 2, 3, 4, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200)
+
+
+def moving_layers(net: Net) -> None:
+    """Runs of every length: joined, cut, padded on both sides, repeated."""
+    for index, run in enumerate(RUNS):
+        x, other = net.input(1, 3, 5, run), net.input(1, 3, 5, RUNS[-1 - index])
+        net.emit("concat", x, other, output=f"concat {run}", axis=3)
+        net.emit("concat", x, net.constant(1, 2, 5, run), x, output=f"concat constant {run}", axis=1)
+        before, after = index % 3, index % 5
+        net.emit(
+            "pad", x, output=f"pad {run}", begins=(0, 1, 0, before), ends=(0, 0, 2, after), value=index % 2
+        )
+        net.emit("resize_nearest", x, output=f"resize {run}", out_size=(7, 9), scales=(7 / 3, 9 / 5))
+        if run > 2:
+            net.emit("slice", x, output=f"cut {run}", axes=(3,), starts=(1,), ends=(run - 1,), steps=(1,))
+            net.emit("slice", x, output=f"skip {run}", axes=(1, 2), starts=(0, 4), ends=(3, 0), steps=(2, -2))
+            net.emit(
+                "slice", x, output=f"reverse {run}", axes=(3,), starts=(run - 1,), ends=(0,), steps=(-1,)
+            )
+    net.emit("pad", net.input(1, 40), output="pad a row", begins=(0, 3), ends=(0, 70))
+    net.emit("pad", net.input(1, 4, 4, 6), output="edge", begins=(0, 1, 2, 0), ends=(0, 2, 1, 0), mode="edge")
+    net.emit("transpose", net.input(1, 5, 6, 24), output="transpose", perm=(0, 2, 1, 3))
+    for channels, size in ((2, (9, 15)), (3, (8, 17)), (4, (13, 10)), (3, (3, 5)), (5, (8, 9))):
+        x = net.input(1, channels, *size)
+        net.emit("transpose", x, output=f"transpose {x.type}", perm=(0, 2, 3, 1))
+
+
+def softmax_layers(net: Net) -> None:
+    """Pairs, short and long rows of int8, and rows of accumulators."""
+    for rows in (1, 15, 31, 32, 33, 100):
+        net.emit("softmax", net.input(1, rows, 2), output=f"softmax {rows} 2", axis=2)
+    for count in (1, 3, 8, 9, 15, 16, 17, 33, 100, 1000):
+        net.emit("softmax", net.input(1, 3, count), output=f"softmax 3 {count}", axis=2)
+        mean = net.emit("reduce_mean", net.input(1, 3, 2, count), axes=(1, 2))
+        net.emit("softmax", mean, output=f"softmax of a mean {count}", axis=3)
+    for count in (2, 12, 40):
+        acc = net.emit("dense", net.input(1, 20), net.constant(count, 20), net.constant(count))
+        net.emit("softmax", acc, output=f"softmax of a dense layer {count}", axis=1)
+
+
+def table_layers(net: Net) -> None:
+    for count in (1, 63, 64, 65, 200):
+        net.emit("sigmoid", net.input(1, count), output=f"sigmoid {count}")
+
+
+def every_layer(seed: int) -> Net:
+    net = Net(seed)
+    moving_layers(net)
+    softmax_layers(net)
+    table_layers(net)
+    return net
+
+
+def test_every_shape(vnni: Target, emitted: Emitted) -> None:
+    program = check(every_layer(1), vnni, emitted)
+    used = {operation.kernel.symbol for operation in program.operations}
+    assert {k.symbol for module in (lookup, movement) for k in module.KERNELS} <= used
+    scalar = [o.kernel.symbol.endswith("_scalar") for o in program.operations]
+    assert np.mean(scalar) < 0.25, "runs of one element, elements in reverse, rows below 8"
+
+
+def test_all_pairs(vnni: Target, emitted: Emitted) -> None:
+    """The softmax of two, and a table, of every value there is."""
+    net = Net(3)
+    net.emit("softmax", net.input(1, 256 * 256, 2), output="softmax", axis=2)
+    net.emit("tanh", net.input(1, 256), output="tanh")
+    samples = net.plan()
+    values = np.arange(-128, 128, dtype=np.int8)
+    grid = np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2)
+    for name, x in samples.items():
+        x[2] = grid if x.ndim == 3 else values
+        samples[name] = x
+    net.plan = lambda: samples  # type: ignore[method-assign]
+    program = check(net, vnni, emitted)
+    assert {o.kernel.symbol for o in program.operations} == {
+        "qcc_s8_softmax_pair_avx512",
+        "qcc_s8_table_avx512",
+    }
+
+
+def test_library_runs_clean_under_sanitizers(vnni: Target, emitted: Emitted) -> None:
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    kept = tuple(flag for flag in vnni.flags if flag != "-O3")
+    target = replace(vnni, compilers=(Compiler(("gcc",), "install gcc"),), flags=(*kept, *flags))
+    net = every_layer(2)
+    samples = net.plan()
+    folder, _ = emitted(net, target, samples)
+    executable = build_program(folder, target, [folder / "test_main.c"])
+    assert run_program(executable, target) == "layers: 5 of 5 test vectors passed\n"
+
+
+def test_nothing_beyond_the_tensors_is_touched(vnni: Target, emitted: Emitted, tmp_path: Path) -> None:
+    nets: list[Net] = []
+
+    def add(op: str, *shapes: tuple[int, ...], **attributes: Any) -> None:
+        nets.append(Net(len(nets)))
+        nets[-1].emit(op, *(nets[-1].input(*s) for s in shapes), output=op, **attributes)
+
+    for run in (3, 17, 70):
+        add("concat", (1, 3, run), (1, 3, 5), axis=2)
+        add("slice", (1, 4, run), axes=(2,), starts=(1,), ends=(run,), steps=(1,))
+        add("pad", (1, 4, run), begins=(0, 1, 2), ends=(0, 0, 3))
+        add("sigmoid", (1, run))
+        add("softmax", (1, 3, run + 8), axis=2)
+        add("softmax", (1, run, 2), axis=2)
+    check_guarded(nets, vnni, emitted, tmp_path)
+
+
+def test_refusals_name_the_reason(vnni: Target) -> None:
+    net = Net(4)
+    net.emit("softmax", net.input(1, 5), output="softmax", axis=1)
+    net.emit("slice", net.input(1, 9), output="slice", axes=(1,), starts=(0,), ends=(9,), steps=(3,))
+    net.plan()
+    program = make_program(net.graph, vnni, "layers")
+    reasons = [[r.reason for r in o.refused] for o in program.operations]
+    assert reasons[0] == ["rows of 5 elements, not 2", "rows of 5 elements, not 8 to 131072"]
+    assert reasons[1][:2] == [
+        "no neighbouring elements stay neighbours",
+        "the innermost rows are not a run, with or without fills around it",
+    ]
