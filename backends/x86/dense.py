@@ -13,7 +13,7 @@ from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar import accumulators
 from qcc.backends.scalar.convolution import folded_bias
 from qcc.backends.scalar.lowering import constant, requantize_params
-from qcc.backends.x86.lanes import certified, float_scale, in_lanes, source
+from qcc.backends.x86.lanes import LANES, ORDER, certified, float_scale, source
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 
@@ -41,11 +41,15 @@ def _ordered(array: NDArray[Any], in_natural_order: bool) -> list[NDArray[Any]]:
         part = array[..., start : start + VECTOR * vectors]
         start += part.shape[-1]
         if vectors % 4 == 0 and not in_natural_order:
-            part = np.moveaxis(in_lanes(part), 0, -2).reshape(*part.shape[:-1], -1)
-        else:
-            part = np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, -part.shape[-1] % VECTOR)])
-        parts.append(part)
+            part = _padded(part, LANES).reshape(*part.shape[:-1], -1, LANES)[..., ORDER[LANES]]
+            part = part.reshape(*part.shape[:-2], -1)
+        parts.append(_padded(part, VECTOR))
     return parts
+
+
+def _padded(array: NDArray[Any], multiple: int) -> NDArray[Any]:
+    """The last axis filled up with zeros."""
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % multiple)])
 
 
 def pack_dense(weights: NDArray[Any], in_natural_order: bool = False) -> NDArray[np.int8]:
@@ -132,10 +136,11 @@ _SOURCE = source("qcc_s8_dense_avx512vnni")
 def _row(pattern: str, lower: Callable[[Step], Call], accepts: Callable[[Step], str | None]) -> Kernel:
     symbol = "qcc_s8_dense_avx512vnni"
     return Kernel(
-        pattern, "s8", symbol, "qcc_dense_params", _SOURCE, lower, accepts, priority=10, cost=cycles
+        pattern, "s8", symbol, "qcc_dense_params", _SOURCE, lower, accepts, priority=11, cost=cycles
     )
 
 
+# before the tiles of the convolution, which have no estimate of what it costs to read the weights: accepts_rows has
 KERNELS: tuple[Kernel, ...] = (
     _row("dense+requantize", lower_dense, accepts_dense),
     _row("conv2d+requantize", lower_dense, accepts_conv2d),

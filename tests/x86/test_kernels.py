@@ -260,7 +260,7 @@ def test_rows_refuse_what_is_not_certified(vnni: Target) -> None:
     assert {
         "one output reads 80 columns, the kernel has 64",
         "one output reads 68 columns, the kernel has 64",
-        "more than one group",
+        "more than one group, of channels that are no multiple of 4",
     } <= {r.reason for r in program.operations[1].refused}
     for node in net.graph.nodes:
         if isinstance(node.op, Requantize):
