@@ -70,6 +70,12 @@ def split_window(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
     return _window(call, params, "height", threads, "rows")
 
 
+def split_window_rows(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    """Rows of one image, of kernels whose workspace holds some rows of it."""
+    params = _integers(call)
+    return _window(call, params, "height", threads, "rows") if params["batch"] == 1 else ()
+
+
 def _is_pointwise(params: Mapping[str, int]) -> bool:
     """1x1 windows at each pixel: the image is as good as one long row."""
     ones = ("kernel_height", "kernel_width", "stride_height", "stride_width")
@@ -300,10 +306,10 @@ _channels = split_rows("rows", "channels")
 _count = split_rows("count")
 
 FAMILIES: Mapping[str, tuple[Split, ...]] = {
+    "qcc_avx2_conv2d_params": (split_window_rows,),
     "qcc_conv2d_params": (split_window,),
     "qcc_f32_conv2d_params": (split_window,),
     "qcc_avx512_conv_params": (split_window, split_vectors),
-    "qcc_avx2_conv2d_params": (split_window,),
     "qcc_avx512_depthwise_params": (split_window,),
     "qcc_max_pool2d_params": (split_window,),
     "qcc_avg_pool2d_params": (split_window,),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from qcc.backends.c.build import find_compiler, find_runner
+from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
-from qcc.backends.x86 import AVX512VNNI_KERNELS, AVX512VNNI_PEAK
-from qcc.backends.x86.features import AVX512VNNI, lacking_features, processor_features
+from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, AVXVNNI_KERNELS
+from qcc.backends.x86.features import AVX2, AVX512VNNI, AVXVNNI, lacking_features, processor_features
 
 __all__ = [
     "Availability",
@@ -38,20 +40,40 @@ _X86 = (
 )
 
 
+@dataclass(frozen=True)
+class _Level:
+    """An instruction set of x86: ``suffix`` of its target, ``title``, what it adds to the portable; see Target."""
+
+    suffix: str
+    title: str
+    features: tuple[str, ...]
+    kernels: tuple[Kernel, ...]
+    peak: Path | None = None
+    granularity: int = 1
+
+
+_LEVELS = (  # the best first
+    _Level("avx512vnni", "AVX512-VNNI", AVX512VNNI, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, 4),
+    _Level("avxvnni", "AVX-VNNI", AVXVNNI, AVXVNNI_KERNELS),
+    _Level("avx2", "AVX2", AVX2, AVX2_KERNELS),
+)
+
+
 def host_target(features: frozenset[str]) -> Target:
-    """The best of this machine: the kernels of the widest vectors among ``features`` of its processor."""
-    vnni = features.issuperset(AVX512VNNI)
+    """The best of this machine: the kernels of the best instruction set among ``features`` of its processor."""
+    portable = _Level("", "portable", (), ())
+    best = next((level for level in _LEVELS if features.issuperset(level.features)), portable)
     return Target(
         name="host",
-        description=f"this machine: {'AVX512-VNNI' if vnni else 'portable'} kernels",
+        description=f"this machine: {best.title} kernels",
         compilers=(*_SYSTEM, _zig()),
-        kernels=(*AVX512VNNI_KERNELS, *KERNELS) if vnni else KERNELS,
+        kernels=(*best.kernels, *KERNELS),
         flags=("-O3", "-march=native"),
         is_native=True,
         alignment=64,
-        features=AVX512VNNI if vnni else (),
-        peak=AVX512VNNI_PEAK if vnni else None,
-        channel_granularity=4 if vnni else 1,
+        features=best.features,
+        peak=best.peak,
+        channel_granularity=best.granularity,
     )
 
 
@@ -106,20 +128,21 @@ register_target(
 )
 
 
-register_target(
-    Target(
-        name="x86-avx512vnni",
-        description="x86-64 with AVX512-VNNI",
-        compilers=_X86,
-        kernels=(*AVX512VNNI_KERNELS, *KERNELS),
-        flags=("-O3", *(f"-m{feature}" for feature in AVX512VNNI)),
-        is_native=True,
-        alignment=64,
-        features=AVX512VNNI,
-        peak=AVX512VNNI_PEAK,
-        channel_granularity=4,
+for _level in _LEVELS:
+    register_target(
+        Target(
+            name=f"x86-{_level.suffix}",
+            description=f"x86-64 with {_level.title}",
+            compilers=_X86,
+            kernels=(*_level.kernels, *KERNELS),
+            flags=("-O3", *(f"-m{feature}" for feature in _level.features)),
+            is_native=True,
+            alignment=64,
+            features=_level.features,
+            peak=_level.peak,
+            channel_granularity=_level.granularity,
+        )
     )
-)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from qcc.backends.kernel import Kernel
-from qcc.backends.x86 import dense, depthwise, elementwise, lookup, movement, pooling, vnni
+from qcc.backends.x86 import (
+    avx2,
+    avx2_elementwise,
+    dense,
+    depthwise,
+    elementwise,
+    lookup,
+    movement,
+    pooling,
+    vnni,
+)
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *vnni.KERNELS,
@@ -16,4 +26,6 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *lookup.KERNELS,
     *movement.KERNELS,
 )
+AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
+AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)
 AVX512VNNI_PEAK = Path(__file__).parent / "peak_avx512vnni.c"

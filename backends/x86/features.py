@@ -10,6 +10,8 @@ from pathlib import Path
 from qcc.backends.c.build import run_tool
 from qcc.ir.errors import TargetError
 
+AVX2 = ("avx2",)
+AVXVNNI = ("avx2", "avxvnni")
 AVX512VNNI = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 CPUINFO = Path("/proc/cpuinfo")
 SYSCTL = ("sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features")

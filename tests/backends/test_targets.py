@@ -19,7 +19,7 @@ from qcc.ir.errors import TargetError
 
 def test_describe_covers_every_target() -> None:
     found = {a.target.name: a for a in describe()}
-    assert {"c", "host", "arm-neon", "cortex-m4", "x86-avx512vnni"} <= set(found)
+    assert {"c", "host", "arm-neon", "cortex-m4", "x86-avx512vnni", "x86-avxvnni", "x86-avx2"} <= set(found)
     for availability in found.values():
         assert availability.builds or availability.missing
         assert availability.runs or availability.missing

@@ -319,7 +319,7 @@ def test_passes_prints_the_manual(qcc) -> None:
 
 def test_targets_says_what_works_here(qcc) -> None:
     text = qcc("targets").stdout
-    for name in ("c", "host", "arm-neon", "cortex-m4", "x86-avx512vnni"):
+    for name in ("c", "host", "arm-neon", "cortex-m4", "x86-avx512vnni", "x86-avxvnni", "x86-avx2"):
         assert re.search(rf"^{name} +{re.escape(find_target(name).description)}", text, re.MULTILINE)
 
 

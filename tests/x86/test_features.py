@@ -13,7 +13,9 @@ from qcc.backends.c.run import load, load_traced
 from qcc.backends.target import find_target
 from qcc.backends.targets import availability, host_target
 from qcc.backends.x86.features import (
+    AVX2,
     AVX512VNNI,
+    AVXVNNI,
     OVERRIDE,
     lacking_features,
     parse_features,
@@ -56,13 +58,19 @@ def test_override_hides_and_never_adds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_host_has_the_best_kernels_of_the_processor() -> None:
-    plain = host_target(parse_features(WITHOUT_VNNI))
-    best = host_target(frozenset(AVX512VNNI))
-    assert not any("avx512" in k.symbol for k in plain.kernels)
+    plain = host_target(parse_features("fpu,avx"))
+    assert not any("avx" in k.symbol for k in plain.kernels)
     assert plain.features == ()
-    assert any("avx512vnni" in k.symbol for k in best.kernels)
-    assert best.features == AVX512VNNI
-    assert set(plain.kernels) < set(best.kernels)
+    for features, present in (
+        (AVX512VNNI, frozenset((*AVX512VNNI, *AVXVNNI))),
+        (AVXVNNI, frozenset(AVXVNNI)),
+        (AVX2, parse_features(WITHOUT_VNNI)),
+    ):
+        best = host_target(present)
+        assert best.features == features
+        assert any(features[-1] in k.symbol for k in best.kernels)
+        assert set(plain.kernels) < set(best.kernels)
+        assert best.kernels == find_target(f"x86-{features[-1]}").kernels
     assert find_target("host").kernels == host_target(processor_features()).kernels
 
 

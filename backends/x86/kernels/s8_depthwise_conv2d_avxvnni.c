@@ -1,0 +1,11 @@
+/* s8_depthwise_conv2d_avxvnni: depthwise convolution with AVX-VNNI (vpdpwssd). Layouts and reference: qcc_avx2_depthwise.h. */
+#include "qcc_dot_avxvnni.h"
+
+#include "qcc_avx2_depthwise.h"
+
+void qcc_s8_depthwise_conv2d_avxvnni(const qcc_avx2_conv2d_params *params, const int8_t *QCC_RESTRICT input,
+                                  const int8_t *skip, const int16_t *QCC_RESTRICT weights,
+                                  const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
+                                  const float *QCC_RESTRICT scale, int8_t *output, void *workspace) {
+  qcc_depthwise_conv2d(params, input, skip, weights, bias, skip_multiplier, scale, output, (int8_t *)workspace);
+}
