@@ -24,6 +24,7 @@ from qcc.backends.c.views import Views
 from qcc.backends.c.weights import Form, binary_of
 from qcc.backends.program import Program
 from qcc.ir.errors import TargetError
+from qcc.ir.npz import write_aside
 
 FOLDER = Path(__file__).parent
 RUNTIME = FOLDER / "runtime"
@@ -86,6 +87,15 @@ def find_record(folder: Path) -> Path | None:
     return next((p for p in records if b'"generator": "qcc ' in p.read_bytes()), None)
 
 
+def add_to_record(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Put ``entries`` into NAME.json of the library in ``folder``. Raises TargetError where there is none."""
+    path = find_record(folder)
+    if path is None:
+        raise TargetError(f"{folder} holds no library written by qcc")
+    record = json.loads(path.read_text(encoding="utf-8")) | entries
+    write_aside(path, _record_text(record).encode())
+
+
 def check_replaceable(folder: Path) -> None:
     """Raise TargetError for a folder that ``emit`` would not replace: a file, or what others have filled."""
     try:
@@ -144,7 +154,7 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
         "model": {"name": options.model_name, "sha256": options.model_sha256},
         "options": dict(options.options),
     }
-    made[f"{name}.json"] = _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
+    made[f"{name}.json"] = _record_text(record)
     return made | sources
 
 
@@ -194,6 +204,10 @@ def _vector(program: Program, inputs: NDArray[Any], outputs: NDArray[Any]) -> di
         if array.nbytes != sizes[side]:
             raise ValueError(f"a test vector has {array.nbytes} bytes of {side}, expected {sizes[side]}")
     return {side: c_array(np.ascontiguousarray(a).reshape(-1).view(np.int8)) for side, a in arrays.items()}
+
+
+def _record_text(record: Mapping[str, Any]) -> str:
+    return _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
 
 
 def _on_one_line(numbers: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ TOOL_SECONDS = 120
 
 _SECTION = re.compile(r"^\s*\d+ (\S+)\s+([0-9a-f]+) .*\n\s+(.*)$", re.MULTILINE)
 _FUNCTION = re.compile(r"^([0-9a-f]+) <(.+)>:$")
-_INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(?:[0-9a-f ]+\t)?\s*(\S+)\s*(.*)$")
-_CALLED = re.compile(r"<([^>+]+)>")
+_INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
+_CALLED = re.compile(r"<([^>+-]+)>")
 _BRANCH = re.compile(r"^(b|call|jmp|j[a-z]{1,3}$|cb|tb)")
 _INDIRECT = re.compile(r"^(blr|blx)\s+[rx]|^call\s+\*|^jmp\s+\*")
 _ARM_FLOAT = re.compile(r"\.[fb](16|32|64)\b")
-_A64_FLOAT = re.compile(r"^(f(?!mov)|[su]cvtf|bf)|^fmov \S+, #")
+_A64_FLOAT = re.compile(r"^(f(?!mov)|[su]cvtf|bf(dot|ml|cvt))|^fmov \S+, #")
 _X86_FLOAT = re.compile(
     r"^v?(u?comi|cvt|add|sub|mul|div|sqrt|min|max|cmp\w*|round|rndscale|scalef|rcp\w*|rsqrt\w*|h?add|dp|fn?m\w+)"
     r"\w*(ss|sd|ps|pd)$|^v?cvt|^v?u?comi|^f(?!xsave|xrstor)"
@@ -89,6 +89,16 @@ class Footprint:
         """Bytes of writable memory, without the stack."""
         return self.data + self.bss + self.arena
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, the sums too."""
+        return {"flash": self.flash, "code": self.code, "ram": self.ram, **asdict(self)}
+
+    def require_integers(self) -> None:
+        """Raise TargetError where the code computes with floats."""
+        if self.float_code:
+            lines = "".join(f"\n  {line}" for line in self.float_code)
+            raise TargetError(f"the built library computes with floats:{lines}")
+
 
 def measure(
     folder: Path, target: Target, meta: Mapping[str, Any], build_folder: Path | None = None
@@ -105,7 +115,7 @@ def measure(
     stack, deepest, unmeasured = _deepest(entry, calls_of(code), frames)
     external = undefined_symbols(build_folder, image, target)
     return Footprint(
-        **sections,
+        **sections,  # text, rodata, data, bss
         constants=meta["constant_bytes"],
         arena=meta["arena_bytes"],
         stack=stack,
