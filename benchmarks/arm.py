@@ -146,6 +146,14 @@ def count(name: str, entry: random_models.Entry, target: Target, plugin: Path, f
     except QccError as error:
         row.error = str(error)
         return row
+    enter_counts(row, steps, program, target, meta)
+    return row
+
+
+def enter_counts(
+    row: Row, steps: Counter[tuple[int, int]], program: Path, target: Target, meta: Mapping[str, Any]
+) -> None:
+    """Sum how often (step, address) was executed by what it belongs to."""
     row.macs = meta["macs"]
     where = {i.address: i for i in disassemble(program, target)}
     by_function, by_mnemonic = Counter[str](), Counter[str]()
@@ -162,7 +170,6 @@ def count(name: str, entry: random_models.Entry, target: Target, plugin: Path, f
         Layer(short[layer["name"]], layer["kernel"], layer["macs"], by_step[index])
         for index, layer in enumerate(meta["layers"])
     ]
-    return row
 
 
 def build_counted(folder: Path, target: Target, meta: Mapping[str, Any]) -> Path:

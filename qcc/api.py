@@ -129,6 +129,7 @@ class CompiledModel:
             vectors=self._vectors(),
             extra=self._write_extra,
             weights=options.weights,
+            layout=options.layout,
         )
         try:
             return emit(self.program, Path(folder), emitted)

@@ -14,6 +14,7 @@ import qcc
 from qcc import api, calibration_data, tables, verify
 from qcc.backends.c.build import build_archive
 from qcc.backends.c.emit import check_replaceable
+from qcc.backends.c.layouts import LAYOUTS
 from qcc.backends.c.weights import FORMS
 from qcc.backends.targets import Availability, availability, find_target
 from qcc.cli_base import (
@@ -104,6 +105,13 @@ def main() -> None:
     default=CompileOptions.weights,
     show_default=True,
     help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=CompileOptions.layout,
+    show_default=True,
+    help="Files for this build system too, besides CMakeLists.txt.",
 )
 @click.option(
     "--threads",

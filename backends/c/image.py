@@ -19,13 +19,14 @@ from qcc.ir.errors import TargetError
 
 MEMORY_FUNCTIONS = frozenset({"memcpy", "memmove", "memset", "memcmp"})  # a compiler may call them by itself
 TOOL_SECONDS = 120
+POINTER = "(a pointer)"
 
 _SECTION = re.compile(r"^\s*\d+ (\S+)\s+([0-9a-f]+) .*\n\s+(.*)$", re.MULTILINE)
 _FUNCTION = re.compile(r"^([0-9a-f]+) <(.+)>:$")
 _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
 _CALLED = re.compile(r"<([^>+-]+)>")
 _BRANCH = re.compile(r"^(b|call|jmp|j[a-z]{1,3}$|cb|tb)")
-_INDIRECT = re.compile(r"^(blr|blx)\s+[rx]|^call\s+\*|^jmp\s+\*")
+_INDIRECT = re.compile(r"^(blr|blx)\s+[rx]|^call\s+\*")
 _ARM_FLOAT = re.compile(r"\.[fb](16|32|64)\b")
 _A64_FLOAT = re.compile(r"^(f(?!mov)|[su]cvtf|bf(dot|ml|cvt))|^fmov \S+, #")
 _X86_FLOAT = re.compile(
@@ -118,7 +119,7 @@ def measure(
         **sections,  # text, rodata, data, bss
         constants=meta["constant_bytes"],
         arena=meta["arena_bytes"],
-        stack=stack,
+        stack=stack + _red_zone(code),
         deepest=deepest,
         unmeasured=unmeasured,
         external=external,
@@ -150,12 +151,12 @@ def disassemble(image: Path, target: Target) -> list[Instruction]:
 
 
 def calls_of(code: Iterable[Instruction]) -> dict[str, set[str]]:
-    """The functions that each function calls or jumps to; ``*`` for one behind a pointer."""
+    """The functions that each function calls or jumps to; POINTER for one behind a pointer."""
     calls: dict[str, set[str]] = {}
     for i in code:
         called = calls.setdefault(i.function, set())
         if _INDIRECT.match(i.text) and "lr" not in i.operands:
-            called.add("*")
+            called.add(POINTER)
         elif _BRANCH.match(i.mnemonic) and (name := _CALLED.search(i.operands)) and name[1] != i.function:
             called.add(name[1])
     return calls
@@ -214,6 +215,11 @@ def _frames(build_folder: Path) -> dict[str, int]:
             bounded = kind == "static" or "bounded" in kind
             frames[name] = max(frames.get(name, 0), int(size)) if bounded else -1
     return frames
+
+
+def _red_zone(code: Iterable[Instruction]) -> int:
+    """On x86-64 a function that calls none may use 128 bytes below its frame, which compilers do not count."""
+    return 128 if any("%rsp" in i.operands for i in code) else 0
 
 
 def _deepest(
