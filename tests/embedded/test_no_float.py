@@ -51,8 +51,8 @@ def test_rows_that_use_floats_say_so(name: str, tmp_path: Path) -> None:
 
 
 def compile_kernels(sources: list[Path], target: Target, folder: Path) -> list[Path]:
-    includes = [f"-I{path}" for path in {RUNTIME, *(s.parent for s in sources)}]
-    return compile_sources(sources, target, folder, includes)
+    includes = [f"-I{path}" for path in sorted({RUNTIME, *(s.parent for s in sources)})]
+    return compile_sources(sources, target, folder, [*includes, "-O0"])  # faster; the instructions stay
 
 
 @pytest.mark.compiler
