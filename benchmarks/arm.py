@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import random_models
+import seeded_models
 from models import CACHE, find_zoo, load_entry
 from rich.console import Console
 from rich.table import Table
@@ -131,7 +131,7 @@ def build_plugin(folder: Path) -> Path:
     return result.absolute()
 
 
-def count(name: str, entry: random_models.Entry, target: Target, plugin: Path, folder: Path) -> Row:
+def count(name: str, entry: seeded_models.Entry, target: Target, plugin: Path, folder: Path) -> Row:
     """Compile, run and look at one library, which ``folder`` keeps."""
     row = Row(name, target.name)
     try:

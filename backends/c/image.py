@@ -27,7 +27,7 @@ _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
 _CALLED = re.compile(r"<([^>+-]+)>")
 _BRANCH = re.compile(r"^(b|call|jmp|j[a-z]{1,3}$|cb|tb)")
 _INDIRECT = re.compile(r"^(blr|blx)\s+[rx]|^call\s+\*")
-_ARM_FLOAT = re.compile(r"\.[fb](16|32|64)\b")
+_ARM_FLOAT = re.compile(r"\.b?f(16|32|64)\b")
 _A64_FLOAT = re.compile(r"^(f(?!mov)|[su]cvtf|bf(dot|ml|cvt))|^fmov \S+, #")
 _X86_FLOAT = re.compile(
     r"^v?(u?comi|cvt|add|sub|mul|div|sqrt|min|max|cmp\w*|round|rndscale|scalef|rcp\w*|rsqrt\w*|h?add|dp|fn?m\w+)"

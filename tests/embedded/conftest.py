@@ -46,6 +46,6 @@ def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
     yield importlib.import_module("arm")
-    for name in ("arm", "models", "random_models"):
+    for name in ("arm", "models", "seeded_models"):
         if name not in before:
             sys.modules.pop(name, None)
