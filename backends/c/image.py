@@ -20,14 +20,16 @@ from qcc.ir.errors import TargetError
 MEMORY_FUNCTIONS = frozenset({"memcpy", "memmove", "memset", "memcmp"})  # a compiler may call them by itself
 TOOL_SECONDS = 120
 POINTER = "(a pointer)"
+UNKNOWN = "(unknown)"
 
 _SECTION = re.compile(r"^\s*\d+ (\S+)\s+([0-9a-f]+) .*\n\s+(.*)$", re.MULTILINE)
 _FUNCTION = re.compile(r"^([0-9a-f]+) <(.+)>:$")
-_INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
+_INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S*)\s*(.*)$")
 _CALLED = re.compile(r"<([^>+-]+)>")
 _BRANCH = re.compile(r"^(b|call|jmp|j[a-z]{1,3}$|cb|tb)")
 _INDIRECT = re.compile(r"^(blr|blx)\s+[rx]|^call\s+\*")
 _ARM_FLOAT = re.compile(r"\.b?f(16|32|64)\b")
+_LONG_SHIFT = re.compile(r"0xea[45]")  # of Armv8.1-M, for integers; binutils 2.40 does not know all of them
 _A64_FLOAT = re.compile(r"^(f(?!mov)|[su]cvtf|bf(dot|ml|cvt))|^fmov \S+, #")
 _X86_FLOAT = re.compile(
     r"^v?(u?comi|cvt|add|sub|mul|div|sqrt|min|max|cmp\w*|round|rndscale|scalef|rcp\w*|rsqrt\w*|h?add|dp|fn?m\w+)"
@@ -139,14 +141,14 @@ def section_bytes(image: Path, target: Target) -> dict[str, int]:
 
 
 def disassemble(image: Path, target: Target) -> list[Instruction]:
-    """All instructions, in order of their addresses."""
+    """All instructions, in order of their addresses; the mnemonic of what objdump does not know is UNKNOWN."""
     command = [compiler_tool(target, "objdump"), "-d", "--no-show-raw-insn", str(image)]
     found, function = [], ""
     for line in run_tool(command, TOOL_SECONDS).splitlines():
         if title := _FUNCTION.match(line):
             function = title[2]
         elif (match := _INSTRUCTION.match(line)) and not match[2].startswith("."):
-            found.append(Instruction(int(match[1], 16), function, match[2], match[3].strip()))
+            found.append(Instruction(int(match[1], 16), function, match[2] or UNKNOWN, match[3].strip()))
     return found
 
 
@@ -196,6 +198,8 @@ def float_code(
 def _computes_floats(i: Instruction, has_vectors: bool) -> bool:
     if _ARM_FLOAT.search(i.mnemonic) or _A64_FLOAT.match(i.text):
         return True
+    if i.mnemonic == UNKNOWN:
+        return not _LONG_SHIFT.search(i.operands)
     if not has_vectors and i.mnemonic.startswith("v"):
         return True
     return bool(re.search(r"%(xmm|ymm|zmm|st)", i.operands) and _X86_FLOAT.match(i.mnemonic))
