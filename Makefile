@@ -9,11 +9,11 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint venv clean
+.PHONY: help demo test lint tools venv clean
 
 help:
 	@echo 'make demo    compile and run the example model'
-	@echo 'make test    lint, types and all tests'
+	@echo 'make test    lint, types and all tests; first installs emulators and cross compilers where it may'
 	@echo 'make lint    lint and formatting only'
 	@echo 'make venv    the Python environment that test and lint use'
 	@echo 'make clean   remove what was built ($(VENV) stays)'
@@ -21,12 +21,16 @@ help:
 demo: $(VENV)/.stamp-demo
 	$(BIN)/python examples/01_digits.py
 
-test: lint
+test: tools lint
 	$(BIN)/python -m pytest -n $(JOBS) -q -rs $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Emulators and cross compilers, as root or with sudo; QCC_CI_NO_APT=1 leaves the machine as it is.
+tools:
+	@bash .ci/install_tools
 
 venv: $(VENV)/.stamp-test
 

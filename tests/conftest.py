@@ -101,7 +101,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         lacking[kind] += count
     kinds = [kind for kind, _ in MISSING] + (["other reasons"] if lacking["other reasons"] else [])
     parts = ", ".join(f"{kind} {lacking[kind]}" for kind in kinds)
-    terminalreporter.write_line(f"tests not run for lack of: {parts}")
+    loud = {"yellow": True, "bold": True} if lacking else {}
+    terminalreporter.write_line(f"tests not run for lack of: {parts}", **loud)
 
 
 def skip_reason(report: pytest.TestReport) -> str:
