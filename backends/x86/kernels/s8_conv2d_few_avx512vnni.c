@@ -23,6 +23,7 @@
 
 #define QCC_FEW_ROWS 8 /* of the output, of which the workspace has the image */
 #define QCC_FEW_TILE 2 /* registers of pixels in a tile, each with 8 channels */
+#define QCC_FEW_APART static __attribute__((noinline)) /* inline it would take the registers of the loops around it */
 
 /* What is the same for all tiles. */
 typedef struct {
@@ -60,6 +61,22 @@ QCC_INLINE __m512i qcc_few_order(__m512i x) {
 /* The first `count` dwords (16 or more: all). */
 QCC_INLINE __mmask16 qcc_few_first(int32_t count) { return (__mmask16)(count >= 16 ? 0xFFFF : (1 << count) - 1); }
 
+/* Four pixels to each register; behind the last of `count` it is repeated. */
+QCC_FEW_APART void qcc_few_gather(const int8_t *x, ptrdiff_t step, __mmask16 channels, int32_t count, __m512i *quads) {
+  __m128i pixel[16];
+  QCC_UNROLL
+  for (int k = 0; k < 16; ++k) {
+    pixel[k] = _mm_maskz_loadu_epi8(channels, x);
+    x += k + 1 < count ? step : 0;
+  }
+  QCC_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(pixel[4 * i]), pixel[4 * i + 1], 1);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(pixel[4 * i + 2]), pixel[4 * i + 3], 1);
+    quads[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+}
+
 /* `count` of 16 pixels, `step` bytes apart, to four planes: dword k of quads[i] is quad i of pixel k. `channels`: those that
  * exist. */
 QCC_INLINE void qcc_few_load(const int8_t *x, ptrdiff_t step, __mmask16 channels, int32_t count, __m512i *quads) {
@@ -69,13 +86,7 @@ QCC_INLINE void qcc_few_load(const int8_t *x, ptrdiff_t step, __mmask16 channels
       quads[i] = _mm512_loadu_si512(x + 64 * i);
     }
   } else {
-    QCC_UNROLL
-    for (int i = 0; i < 4; ++i, x += 4 * step, count -= 4) {
-      quads[i] = _mm512_castsi128_si512(_mm_maskz_loadu_epi8(count > 0 ? channels : (__mmask16)0, x));
-      quads[i] = _mm512_inserti32x4(quads[i], _mm_maskz_loadu_epi8(count > 1 ? channels : (__mmask16)0, x + step), 1);
-      quads[i] = _mm512_inserti32x4(quads[i], _mm_maskz_loadu_epi8(count > 2 ? channels : (__mmask16)0, x + 2 * step), 2);
-      quads[i] = _mm512_inserti32x4(quads[i], _mm_maskz_loadu_epi8(count > 3 ? channels : (__mmask16)0, x + 3 * step), 3);
-    }
+    qcc_few_gather(x, step, channels, count, quads);
   }
   qcc_few_transpose(quads);
   QCC_UNROLL
@@ -118,9 +129,9 @@ QCC_INLINE void qcc_few_put(uint8_t *to, int32_t count, __m512i quads) {
   }
 }
 
-/* The pixels of a row that lie inside, to their planes. Up to four channels: the bytes of a pixel to a dword of their own. */
-static void qcc_few_copy_row(const int8_t *from, ptrdiff_t step, int32_t channels, int32_t inside, uint8_t *to,
-                             ptrdiff_t plane) {
+/* The pixels of a row that lie inside, to their planes. Of up to four channels, the bytes of a pixel to a dword. */
+QCC_FEW_APART void qcc_few_copy_row(const int8_t *from, ptrdiff_t step, int32_t channels, int32_t inside, uint8_t *to,
+                                    ptrdiff_t plane) {
   const __m512i sign = _mm512_set1_epi8((char)0x80);
   if (channels <= 4 && step == channels) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
