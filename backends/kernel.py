@@ -92,7 +92,8 @@ class Kernel:
     it needs no more bytes; ``variadic``: the inputs are passed as one argument, an array of ``const void *`` (the params
     say how many); ``split``: how threads share a call, by default what backends/split.py has for ``params_type``;
     ``channel_block``: output channels in a block of the packed constants, of which each array has equal shares for every
-    channel up to the size of ``bias``; 0 where threads cannot share the channels.
+    channel up to the size of ``bias``; 0 where threads cannot share the channels; ``uses_float``: the source of a kernel
+    for integers computes with floating-point numbers, as those do that requantize in float32.
     """
 
     pattern: str
@@ -109,6 +110,7 @@ class Kernel:
     variadic: bool = False
     split: Split | None = None
     channel_block: int = 0
+    uses_float: bool = False
 
     @property
     def label(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qcc.backends.boundary import with_boundary
 from qcc.backends.c.names import library_name
+from qcc.backends.integers import integer_rows, require_integers
 from qcc.backends.kernel import Call, Kernel, Part, Step
 from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
 from qcc.backends.parallel import Sharing, share_work
@@ -122,11 +123,12 @@ def build_program(
     io: str = "int8",
     order: Order = as_ranked,
     threads: int = 1,
+    no_float: bool = False,
 ) -> Program:
     """Select kernels, pack constants, share the work of steps between ``threads``, plan memory.
 
-    ``io``: see ``with_boundary``; ``order``: see ``select``. Raises TargetError when a step has no kernel, or the
-    target no threads.
+    ``io``: see ``with_boundary``; ``order``: see ``select``; ``no_float``: only kernels that compute with integers.
+    Raises TargetError when a step has no kernel, or the target no threads, or with ``no_float`` a value is in float.
     """
     if threads > 1 and target.semihosting:
         raise TargetError(
@@ -134,7 +136,9 @@ def build_program(
             hint="compile with one thread, the default",
         )
     graph = with_boundary(graph, io)
-    selections = select(graph, target.kernels, order)
+    if no_float:
+        require_integers(graph)
+    selections = select(graph, integer_rows(target.kernels) if no_float else target.kernels, order)
     calls = [s.kernel.lower(s.step) for s in selections]
     inputs, input_bytes = _ports(graph.inputs, [v.name for v in graph.inputs])
     outputs, output_bytes = _ports(graph.outputs, graph.output_names)

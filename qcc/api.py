@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from qcc import driver, report, verify
 from qcc.backends import tuning
-from qcc.backends.c import run
-from qcc.backends.c.emit import EmitOptions, emit
+from qcc.backends.c import image, run
+from qcc.backends.c.emit import EmitOptions, add_to_record, emit
+from qcc.backends.c.image import Footprint
 from qcc.backends.program import Program, build_program
 from qcc.backends.select import Order, as_ranked
+from qcc.backends.target import Target
 from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
@@ -85,8 +87,14 @@ class CompiledModel:
             options.boundary,
             _order(compilation, progress),
             options.threads,
+            options.no_float,
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def is_without_floats(self) -> bool:
+        """True where the program was made with ``no_float``."""
+        return self.compilation.options.no_float
 
     @property
     def graph(self) -> Graph:
@@ -112,6 +120,8 @@ class CompiledModel:
         recorded: dict[str, str] = {"precision": options.precision, "io": options.boundary}
         if options.threads > 1:
             recorded["threads"] = str(options.threads)
+        if options.no_float:
+            recorded["no_float"] = "true"
         emitted = EmitOptions(
             self.compilation.model,
             self.compilation.sha256,
@@ -119,6 +129,7 @@ class CompiledModel:
             vectors=self._vectors(),
             extra=self._write_extra,
             weights=options.weights,
+            layout=options.layout,
         )
         try:
             return emit(self.program, Path(folder), emitted)
@@ -201,6 +212,19 @@ class CompiledModel:
         except OSError as error:
             raise _unwritable(folder, error) from error
 
+    def measure(self, folder: str | Path) -> Footprint:
+        """Flash, RAM and stack of the library saved in ``folder``; its reports then have them.
+
+        With ``no_float`` this is the proof. Raises TargetError where the library cannot be built, or computes with floats.
+        """
+        found = measure_saved(Path(folder), self.program.target)
+        self.report["footprint"] = found.as_dict()
+        try:
+            report.write(self.report, Path(folder))
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        return found
+
     # ------------------------------------------------------------------ running without C
     def run_integer(self, xq: Array | Arrays) -> Any:
         """The exact meaning: integers in, integers out. A leading N is iterated."""
@@ -225,6 +249,19 @@ class CompiledModel:
         """Integer outputs as float32."""
         outputs = yq if isinstance(yq, Mapping) else {self.graph.output_names[0]: yq}
         return _like(yq, verify.dequantize_outputs(self.graph, outputs))
+
+
+def measure_saved(folder: Path, target: Target) -> Footprint:
+    """Flash, RAM and stack of the library in ``folder``, entered in its record. Raises as ``CompiledModel.measure``."""
+    meta = run.read_metadata(folder)
+    found = image.measure(folder, target, meta)
+    try:
+        add_to_record(folder, {"footprint": found.as_dict()})
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if "no_float" in meta["options"]:
+        found.require_integers()
+    return found
 
 
 class Library:

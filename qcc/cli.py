@@ -14,6 +14,7 @@ import qcc
 from qcc import api, calibration_data, tables, verify
 from qcc.backends.c.build import build_archive
 from qcc.backends.c.emit import check_replaceable
+from qcc.backends.c.layouts import LAYOUTS
 from qcc.backends.c.weights import FORMS
 from qcc.backends.targets import Availability, availability, find_target
 from qcc.cli_base import (
@@ -106,6 +107,13 @@ def main() -> None:
     help="Constants as C text, or as a file that the assembler includes: auto means C up to 256 kB.",
 )
 @click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=CompileOptions.layout,
+    show_default=True,
+    help="Files for this build system too, besides CMakeLists.txt.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, MAX_THREADS),
     default=CompileOptions.threads,
@@ -114,6 +122,7 @@ def main() -> None:
 )
 @tune_option
 @tune_file_option
+@click.option("--no-float", is_flag=True, help="Integers only: proved on the built code, or an error.")
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option
@@ -144,6 +153,9 @@ def compile_command(
         report("writing", 0, 0)
         compiled.save(out)
         built = _build_and_verify(compiled, out, found, report) if build else None
+        if build and found.builds and (compiled.is_without_floats or not found.target.is_native):
+            report("measuring the library", 0, 0)
+            compiled.measure(out)
     console().print(tables.summary(compiled.report, out, built, found.target.is_native))
 
 
@@ -257,6 +269,22 @@ def bench_command(out: Path, data: Path | None, seconds: float) -> None:
     console().print(
         tables.step_timings(steps) if steps else "\nCompile for one thread to see the time of each layer."
     )
+
+
+# ---------------------------------------------------------------- size
+@main.command("size")
+@click.argument("out", type=path_type)
+def size_command(out: Path) -> None:
+    """Flash, RAM and stack of the library in OUT, and what each of its layers takes.
+
+    The library is linked alone with what it needs of the compiler's run-time library; the stack is the deepest chain of calls
+    from its entry. A library compiled with --no-float must not compute with floats (status 1 if it does).
+    """
+    saved = open_saved(out)
+    with progress() as report:
+        report(f"building for {saved.target.name}", 0, 0)
+        api.measure_saved(out, saved.target)
+    console().print(tables.sizes(open_saved(out).record))
 
 
 main.add_command(explain_command)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from qcc.backends.c.layouts import LAYOUTS, Layout
 from qcc.backends.c.weights import FORMS, Form
 from qcc.ir.errors import QccError
 
@@ -23,6 +24,8 @@ class CompileOptions:
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
+    ``layout``: the build system that takes the folder, besides CMake: one of LAYOUTS.
+    ``no_float``: the program computes with integers only; what cannot is an error.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
@@ -38,6 +41,8 @@ class CompileOptions:
     observer: str = "observer=min-max"
     weights: Form = "auto"
     threads: int = 1
+    layout: Layout = "cmake"
+    no_float: bool = False
     strict: bool = False
     vectors: int = 2
     seed: int = 0
@@ -54,6 +59,7 @@ class CompileOptions:
             ("precision", self.precision, ("int8", "float32")),
             ("io", self.io, ("int8", "float")),
             ("weights", self.weights, FORMS),
+            ("layout", self.layout, LAYOUTS),
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
@@ -62,6 +68,9 @@ class CompileOptions:
                 f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"
             )
 
+        if self.no_float and self.boundary == "float":
+            what = "float at the boundary" if self.precision == "int8" else "float32"
+            raise QccError(f"a program without floats cannot have {what}", hint="leave one of them out")
         if self.tune_file is not None and not self.tune:
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
 

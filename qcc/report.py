@@ -41,6 +41,7 @@ def report_of(
             "io": made.options.boundary,
             "observer": made.options.observer,
             "tuned": made.options.tune,
+            **({"no_float": True} if made.options.no_float else {}),
         },
         "target_description": program.target.description,
         "warnings": list(warnings),
@@ -54,6 +55,7 @@ def report_of(
         "dead_channels": _dead_channels(made),
         "accuracy": _accuracy(made, results),
         "verification": None,  # entered when the library was built and run
+        "footprint": None,  # entered when it was built and measured
         "passes": [{"name": name, "seconds": round(seconds, 4)} for name, seconds in made.seconds],
     }
 

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from qcc.backends.c.names import short_names
 from qcc.backends.kernel import Kernel
 from qcc.backends.program import Operation
 from qcc.backends.targets import Availability
@@ -61,11 +62,7 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
         ("target", f"{report['target']}: {report['target_description']}; {options['precision']}"),
         ("boundary", f"{_ports(report['inputs'])} -> {_ports(report['outputs'])}"),
         ("work", f"{report['macs']:,} MACs in {len(report['layers'])} steps{_tuned(report['layers'])}"),
-        ("flash", f"{size(report['constant_bytes'])} of constants"),
-        (
-            "RAM",
-            f"arena {size(report['arena_bytes'])}; lower bound {size(report['arena_lower_bound_bytes'])}",
-        ),
+        *footprint(report),
         ("placement", f"{placement['integer']} nodes in integers, {len(placement['float'])} in float"),
         *_threads(report),
         *_proofs(report),
@@ -80,6 +77,50 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
         parts += [Text("\nin float:", style=LOUD), _placement(placement["float"])]
     parts.append(_next_steps(folder, native))
     return Group(*parts)
+
+
+def footprint(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    """Flash, RAM and, where the library was measured, stack; of a report or the record of a library."""
+    measured = report.get("footprint")
+    arena = f"arena {size(report['arena_bytes'])}; lower bound {size(report['arena_lower_bound_bytes'])}"
+    constants = f"{size(report['constant_bytes'])} of constants"
+    if not measured:
+        return [("flash", constants), ("RAM", arena)]
+    bound = "at least" if measured["unmeasured"] else "at most"
+    rows: list[tuple[str, str | Text]] = [
+        ("flash", f"{size(measured['flash'])}: {size(measured['code'])} of code, {constants}"),
+        ("RAM", f"{arena}; {size(measured['data'] + measured['bss'])} of variables"),
+        ("stack", f"{bound} {size(measured['stack'])}: {' > '.join(measured['deepest'])}"),
+    ]
+    if measured["unmeasured"]:
+        rows.append(("", f"stack not known of {', '.join(measured['unmeasured'])}"))
+    if measured["external"]:
+        rows.append(("needs", ", ".join(measured["external"])))
+    if report["options"].get("no_float"):
+        rows.append(
+            ("floats", Text("none: no instruction and no function of the library computes with them", GOOD))
+        )
+    return rows
+
+
+def sizes(record: Mapping[str, Any]) -> RenderableType:
+    """The record of a measured library: sums, then layers."""
+    return Group(_facts(footprint(record)), Text(), layer_sizes(record["layers"]))
+
+
+def layer_sizes(layers: Sequence[Mapping[str, Any]]) -> Table:
+    """Multiply-accumulates and bytes of each layer."""
+    table = _table("layer", "kernel", "MACs", "constants", "output", "workspace", right=(2, 3, 4, 5))
+    short = short_names([layer["name"] for layer in layers])
+    for layer in layers:
+        counts = (
+            layer["macs"],
+            layer["constant_bytes"],
+            layer["output"]["bytes"],
+            layer["workspace_bytes"],
+        )
+        table.add_row(Text(short[layer["name"]]), Text(layer["kernel"]), *(f"{count:,}" for count in counts))
+    return table
 
 
 def _tuned(layers: Sequence[Mapping[str, Any]]) -> str:

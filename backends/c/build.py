@@ -94,6 +94,33 @@ def build_archive(folder: Path, target: Target, build_folder: Path | None = None
     )
 
 
+def link_alone(folder: Path, target: Target, entry: str, build_folder: Path) -> Path:
+    """The library in ``folder`` as an image that holds only what ``entry`` needs; returns its path.
+
+    Functions that an application must have stay undefined. Files that tell the stack of functions (``.su``) are beside it.
+    """
+    flags = ("-fstack-usage", "-ffunction-sections", "-fdata-sections", f"-I{folder}")
+    objects = compile_sources(library_sources(folder), target, build_folder, flags)
+    result = build_folder / f"{folder.name}.elf"
+    compiler = _compiler(target)
+    runtime = ["-lgcc"] if "ziglang" not in compiler.argv else []
+    options = ["-nostdlib", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none", f"-Wl,-e,{entry}"]
+    command = [
+        *compiler.argv,
+        *target.flags,
+        *options,
+        "-Wl,--unresolved-symbols=ignore-all",
+        *map(str, objects),
+    ]
+    _run([*command, *runtime, "-o", str(result)])
+    return result
+
+
+def compiler_tool(target: Target, name: str) -> str:
+    """Path of a tool that belongs to the target's compiler, such as objdump."""
+    return _run([*_compiler(target).argv, f"-print-prog-name={name}"]).strip() or name
+
+
 def _thread_flags(sources: Sequence[Path]) -> tuple[str, ...]:
     return ("-pthread",) if any(p.name == THREADS_SOURCE for p in sources) else ()
 

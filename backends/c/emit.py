@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.c.build import THREADS_SOURCE
+from qcc.backends.c.layouts import TOOLCHAIN, VERSION, Layout, layout_files, place_of, toolchain_of
 from qcc.backends.c.metadata import metadata_of
 from qcc.backends.c.names import c_array, c_comment
 from qcc.backends.c.views import Views
 from qcc.backends.c.weights import Form, binary_of
 from qcc.backends.program import Program
 from qcc.ir.errors import TargetError
+from qcc.ir.npz import write_aside
 
 FOLDER = Path(__file__).parent
 RUNTIME = FOLDER / "runtime"
@@ -39,7 +41,8 @@ class EmitOptions:
     ``model_name``, ``model_sha256``: where the program comes from; ``options``: the compile options, for the record;
     ``extra``: called with the new folder before it gets its name, to add files of the caller's;
     ``vectors``: pairs of input and output bytes (s8 or u8 arrays of NAME_INPUT_BYTES, NAME_OUTPUT_BYTES);
-    ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
+    ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto");
+    ``layout``: the build system that takes the folder, besides CMake.
     """
 
     model_name: str = ""
@@ -48,6 +51,7 @@ class EmitOptions:
     extra: Callable[[Path], None] = lambda folder: None
     vectors: Sequence[tuple[NDArray[Any], NDArray[Any]]] = ()
     weights: Form = "auto"
+    layout: Layout = "cmake"
 
 
 def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> Path:
@@ -67,6 +71,7 @@ def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> 
     try:
         for name, content in files.items():
             data = content.encode("utf-8") if isinstance(content, str) else content
+            (fresh / name).parent.mkdir(exist_ok=True)
             (fresh / name).write_bytes(data)
         options.extra(fresh)
         if folder.exists():
@@ -82,8 +87,20 @@ def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> 
 
 def find_record(folder: Path) -> Path | None:
     """The metadata file of a folder that ``emit`` wrote; None for any other folder."""
-    records = (p for p in sorted(folder.glob("*.json")) if p.is_file())
+    files = sorted(
+        folder.glob("*.json"), key=lambda p: (p.name == "report.json", p.name)
+    )  # which has the same line
+    records = (p for p in files if p.is_file())
     return next((p for p in records if b'"generator": "qcc ' in p.read_bytes()), None)
+
+
+def add_to_record(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Put ``entries`` into NAME.json of the library in ``folder``. Raises TargetError where there is none."""
+    path = find_record(folder)
+    if path is None:
+        raise TargetError(f"{folder} holds no library written by qcc")
+    record = json.loads(path.read_text(encoding="utf-8")) | entries
+    write_aside(path, _record_text(record).encode())
 
 
 def check_replaceable(folder: Path) -> None:
@@ -126,6 +143,11 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
         "binary": f"{name}_weights.bin" if binary is not None else "",
         "binary_sha256": hashlib.sha256(binary or b"").hexdigest(),
         "feature_flags": " ".join(f for f in program.target.flags if f.startswith("-m")),
+        "layout": options.layout,
+        "version": VERSION,
+        "bare_metal": program.target.semihosting,
+        "test_main": place_of("test_main.c", options.layout),
+        "toolchain": toolchain_of(program.target),
     }
     files = {
         f"{name}.h": "model.h.in",
@@ -133,9 +155,12 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
         f"{name}_weights.h": "weights.h.in",
         weights: "weights.c.in" if binary is None else "weights.S.in",
         "CMakeLists.txt": "CMakeLists.txt.in",
+        **layout_files(options.layout, name),
     }
+    if context["toolchain"] is not None:
+        files[TOOLCHAIN] = "toolchain.cmake.in"
     if options.vectors:
-        files |= {"test_main.c": "test_main.c.in", f"{name}_vectors.h": "vectors.h.in"}
+        files |= {context["test_main"]: "test_main.c.in", f"{name}_vectors.h": "vectors.h.in"}
     made: dict[str, str | bytes] = {file: render(template, context) for file, template in files.items()}
     if binary is not None:
         made[f"{name}_weights.bin"] = binary
@@ -144,7 +169,7 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
         "model": {"name": options.model_name, "sha256": options.model_sha256},
         "options": dict(options.options),
     }
-    made[f"{name}.json"] = _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
+    made[f"{name}.json"] = _record_text(record)
     return made | sources
 
 
@@ -194,6 +219,10 @@ def _vector(program: Program, inputs: NDArray[Any], outputs: NDArray[Any]) -> di
         if array.nbytes != sizes[side]:
             raise ValueError(f"a test vector has {array.nbytes} bytes of {side}, expected {sizes[side]}")
     return {side: c_array(np.ascontiguousarray(a).reshape(-1).view(np.int8)) for side, a in arrays.items()}
+
+
+def _record_text(record: Mapping[str, Any]) -> str:
+    return _NUMBERS.sub(_on_one_line, json.dumps(record, indent=1)) + "\n"
 
 
 def _on_one_line(numbers: re.Match[str]) -> str:

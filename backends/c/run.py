@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -294,6 +294,13 @@ def build_batch(
     build_folder.mkdir(parents=True, exist_ok=True)
     main = build_folder / f"{meta['name']}_batch.c"
     main.write_text(text, encoding="utf-8", newline="\n")
+    return build_main(folder, target, main, build_folder, flags)
+
+
+def build_main(
+    folder: Path, target: Target, main: Path, build_folder: Path, flags: Sequence[str] = ()
+) -> Path:
+    """A program of the library in ``folder`` and the C file ``main``, with what the target's programs start with."""
     if not target.semihosting:
         return build_program(folder, target, [main], build_folder, flags)
     sources = [main, RUNTIME / "cortex_m_startup.c"]

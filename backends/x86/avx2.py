@@ -264,6 +264,7 @@ def _rows(isa: Isa) -> tuple[Kernel, ...]:
             accepts=accepts,
             priority=priority,
             in_place=(1,),
+            uses_float=True,
             channel_block=64 if name == "dense" else 0,  # of 8 vectors
         )
         for root, name, params_type, lower, accepts, priority in (

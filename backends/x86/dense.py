@@ -147,6 +147,7 @@ def _row(pattern: str, lower: Callable[[Step], Call], accepts: Callable[[Step], 
         priority=11,
         cost=cycles,
         channel_block=BLOCK,
+        uses_float=True,
     )
 
 
@@ -165,5 +166,6 @@ KERNELS: tuple[Kernel, ...] = (
         priority=10,
         cost=cycles,
         channel_block=BLOCK,
+        uses_float=True,
     ),
 )

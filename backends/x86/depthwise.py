@@ -169,6 +169,7 @@ KERNELS: tuple[Kernel, ...] = tuple(
         cost=partial(cost, across),
         variant=variant,
         in_place=(1,),
+        uses_float=True,
     )
     for across, variant in ((0, "along rows"), (1, "along columns"))
     for pattern in ("conv2d+requantize", "conv2d+add+requantize", "conv2d+sub+requantize")

@@ -76,6 +76,7 @@ def _row(
         accepts=_and_certified(accepts),
         priority=10,
         in_place=(0, 1),
+        uses_float=True,
     )
 
 

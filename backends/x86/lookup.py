@@ -101,6 +101,7 @@ KERNELS: tuple[Kernel, ...] = (
         lower_row,
         accepts_row,
         priority=10,
+        uses_float=True,
         in_place=True,
     ),
     Kernel(
@@ -112,5 +113,6 @@ KERNELS: tuple[Kernel, ...] = (
         lower_wide,
         accepts_row,
         priority=10,
+        uses_float=True,
     ),
 )

@@ -90,6 +90,7 @@ KERNELS: tuple[Kernel, ...] = (
             lower=lowering,
             accepts=accepts,
             priority=10,
+            uses_float=True,
         )
         for op, lowering, accepts in (
             ("avg_pool2d", lower_avg_pool2d, certified),

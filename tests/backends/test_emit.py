@@ -76,7 +76,7 @@ def test_failed_emission_leaves_nothing(
     before = texts(folder)
     plenty = emit_module._files(program, OPTIONS)
     monkeypatch.setattr(emit_module, "_files", lambda *_: {**plenty, "no/such/folder.c": ""})
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(OSError, match="such"):
         emit(program, folder, OPTIONS)
     assert texts(folder) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,34 @@
+"""What the tests of embedded libraries ask of this machine."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from qcc.backends.target import Target
+from qcc.backends.targets import availability, find_target
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+EXAMPLES = CHECKOUT / "examples"
+
+
+def require_build(name: str) -> Target:
+    """The target; skips where its compiler is missing."""
+    target = find_target(name)
+    if not availability(target).builds:
+        pytest.skip(f"no compiler for {name}")
+    return target
+
+
+def require_run(name: str) -> Target:
+    """The target; skips where its programs do not run."""
+    target = require_build(name)
+    if not availability(target).runs:
+        pytest.skip(f"no emulator for {name}")
+    return target
+
+
+def require_tool(name: str) -> None:
+    """Skips where a program is missing."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")

@@ -1,0 +1,36 @@
+"""docs/misra.md lists every rule that cppcheck's misra addon reports on an emitted library."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qcc
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+EXAMPLES = CHECKOUT / "examples"
+
+
+@pytest.mark.slow
+def test_every_reported_rule_is_listed(tmp_path: Path) -> None:
+    if shutil.which("cppcheck") is None:
+        pytest.skip("cppcheck is not installed")
+    calibration = np.load(EXAMPLES / "digits_calib.npz")["image"]
+    folder = qcc.compile(EXAMPLES / "digits.onnx", "c", calibration).save(tmp_path / "digits")
+    (folder / "test_main.c").unlink()
+    options = ("--addon=misra", "--std=c99", "-D__GNUC__=12", "--max-configs=1", "-q", f"-I{folder}")
+    done = subprocess.run(
+        ["cppcheck", *options, *map(str, sorted(folder.glob("*.c")))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    reported = set(re.findall(r"\[misra-c2012-(\d+\.\d+)\]", done.stderr))
+    text = (CHECKOUT / "docs" / "misra.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| (\d+\.\d+) \|", text, re.MULTILINE))
+    assert {"12.1", "18.4"} <= reported  # the addon has run
+    assert reported <= listed
