@@ -156,7 +156,7 @@ def _widened(weights: NDArray[Any], pixels: int, stride: int) -> NDArray[Any]:
 
 
 def lower(step: Step, tile: Tile) -> Call:
-    """Weights packed in blocks, the sums of -128 and the skip's zero_point in the bias."""
+    """Weights packed in blocks; the sums of -128, and the skip's 128 and zero_point, in the bias."""
     call = _scalar(step)
     given, constants = call.params, call.constants
     weights, bias = constants["weights"], constants["bias"]
@@ -170,7 +170,7 @@ def lower(step: Step, tile: Tile) -> Call:
     centred -= CENTRE * weights.astype(np.int64).sum(axis=(1, 2, 3))
     if skip is not None:
         skip = np.tile(skip, tile.pixels)
-        centred -= numbers["skip_zero_point"] * skip.astype(np.int64)
+        centred -= (CENTRE + numbers["skip_zero_point"]) * skip.astype(np.int64)
     run = (weights.shape[2] if numbers["dilation_width"] == 1 else 1) * weights.shape[3]
     packed = partial(in_blocks, groups=groups, vectors=tile.vectors)
     arrays: dict[str, NDArray[Any] | None] = {
