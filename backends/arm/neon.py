@@ -147,7 +147,13 @@ def accepts(step: Step) -> str | None:
 
 # ---------------------------------------------------------------- rows
 def rows(
-    root: str, symbol: str, lower: Callable[[Step], Call], accepts: Callable[[Step], str | None], priority: int
+    root: str,
+    symbol: str,
+    lower: Callable[[Step], Call],
+    accepts: Callable[[Step], str | None],
+    priority: int,
+    *,
+    in_place: bool = True,
 ) -> tuple[Kernel, ...]:
     """One row without and two with a residual operand."""
     return tuple(
@@ -160,7 +166,7 @@ def rows(
             lower=lower,
             accepts=accepts,
             priority=priority,
-            in_place=(1,),
+            in_place=(1,) if in_place else False,
         )
         for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
     )
