@@ -118,13 +118,17 @@ QCC_INLINE int8x16_t qcc_requantize_16(const int32x4_t *acc, const int32_t *scal
   return qcc_narrowed(q[0], q[1], q[2], q[3], 1, o);
 }
 
+/* Bytes 4 * v to 4 * v + 3. */
+QCC_INLINE int32x4_t qcc_widened(int8x16_t x, const int v) {
+  const int16x8_t half = v < 2 ? vmovl_s8(vget_low_s8(x)) : vmovl_high_s8(x);
+  return v % 2 ? vmovl_high_s16(half) : vmovl_s16(vget_low_s16(half));
+}
+
 /* acc += skip * multiplier, of up to 16 channels in `vectors` vectors. */
 QCC_INLINE void qcc_add_skip(const int vectors, int32x4_t *acc, int8x16_t skip, const int32_t *multiplier) {
-  const int16x8_t half[2] = {vmovl_s8(vget_low_s8(skip)), vmovl_high_s8(skip)};
   QCC_UNROLL
   for (int v = 0; v < vectors; ++v) {
-    const int32x4_t x = v % 2 ? vmovl_high_s16(half[v / 2]) : vmovl_s16(vget_low_s16(half[v / 2]));
-    acc[v] = vmlaq_s32(acc[v], x, vld1q_s32(multiplier + 4 * v));
+    acc[v] = vmlaq_s32(acc[v], qcc_widened(skip, v), vld1q_s32(multiplier + 4 * v));
   }
 }
 

@@ -27,12 +27,12 @@
 
 /* The image as the tiles see it. */
 typedef struct {
-  ptrdiff_t pixel;                /* bytes from output pixel to pixel */
-  int32_t lines, runs;            /* kernel rows, runs of a kernel row */
+  ptrdiff_t pixel, row;           /* bytes from output pixel to pixel, from row to row */
+  int32_t runs, all_runs;         /* of a kernel row, of the filter */
   int32_t chunks, quads;          /* whole 16 bytes of a run, and quads behind them */
-  ptrdiff_t line_step, run_step;  /* bytes from kernel row to kernel row, from run to run */
+  ptrdiff_t run_step, line_step;  /* bytes from run to run; and more at the end of a kernel row */
   ptrdiff_t tail;                 /* from a run to the 16 bytes that hold its last quads */
-  ptrdiff_t output_step;
+  ptrdiff_t output_step, output_row;
   int32_t channels, clamps;       /* of this block: up to 16; clamps: low and high are not those of int8 */
   qcc_neon_output saturation;
   const int8_t *weights;
@@ -67,38 +67,33 @@ QCC_INLINE void qcc_load_vectors(const int vectors, int8x16_t *w, const int8_t *
     __asm__("" : "+r"(w), "+w"(acc[4 * (rows - 1) + vectors - 1]));         \
   } while (0)
 
-/* `tiles` tiles side by side. */
-QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv_image *image, const int8_t *start,
-                               const int8_t *skip, int8_t *output, int32_t tiles) {
-  for (; tiles > 0; --tiles, start += rows * image->pixel) {
-    int32x4_t acc[4 * QCC_CONV_ROWS];
-    QCC_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      const int32_t *bias = image->bias;
-      __asm__ volatile("" : "+r"(bias)); /* one load of all vectors takes the place of as many moves */
-      int8x16_t loaded[4];
-      qcc_load_vectors(vectors, loaded, (const int8_t *)bias);
+/* `tiles` tiles side by side in each of `lines` lines. */
+QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv_image *image, const int8_t *first,
+                               const int8_t *first_skip, int8_t *first_output, int32_t tiles, int32_t lines) {
+  for (; lines > 0; --lines, first += image->row, first_output += image->output_row) {
+    const int8_t *start = first, *skip = first_skip;
+    int8_t *output = first_output;
+    for (int32_t tile = tiles; tile > 0; --tile, start += rows * image->pixel) {
+      int32x4_t acc[4 * QCC_CONV_ROWS];
       QCC_UNROLL
-      for (int v = 0; v < vectors; ++v) {
-        acc[4 * r + v] = vreinterpretq_s32_s8(loaded[v]);
-      }
-    }
-    const int8_t *w = image->weights, *line = start;
-    for (int32_t a = 0; a < image->lines; ++a, line += image->line_step) {
-      const int8_t *run = line;
-      for (int32_t b = 0; b < image->runs; ++b, run += image->run_step) {
-        const int8_t *from[QCC_CONV_ROWS];
-        int8x16_t x[QCC_CONV_ROWS];
-        from[0] = run;
+      for (int r = 0; r < rows; ++r) {
+        const int32_t *bias = image->bias;
+        __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
         QCC_UNROLL
-        for (int r = 1; r < rows; ++r) {
-          from[r] = from[r - 1] + image->pixel;
+        for (int v = 0; v < vectors; ++v) {
+          acc[4 * r + v] = vld1q_s32(bias + 4 * v);
         }
-        for (int32_t k = 0; k < image->chunks; ++k) {
+      }
+      const int8_t *w = image->weights, *run = start;
+      const ptrdiff_t pixel = image->pixel;
+      int32_t left = image->runs;
+      for (int32_t i = image->all_runs; i > 0; --i) {
+        int8x16_t x[QCC_CONV_ROWS];
+        const int8_t *from = run;
+        for (int32_t k = image->chunks; k > 0; --k, from += 16) {
           QCC_UNROLL
           for (int r = 0; r < rows; ++r) {
-            x[r] = vld1q_s8(from[r]);
-            from[r] += 16;
+            x[r] = vld1q_s8(from + r * pixel);
           }
           QCC_QUAD(0);
           QCC_QUAD(1);
@@ -106,14 +101,10 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
           QCC_QUAD(3);
         }
         if (image->quads) {
-          from[0] = run + image->tail;
-          QCC_UNROLL
-          for (int r = 1; r < rows; ++r) {
-            from[r] = from[r - 1] + image->pixel;
-          }
+          from = run + image->tail;
           QCC_UNROLL
           for (int r = 0; r < rows; ++r) {
-            x[r] = vld1q_s8(from[r]);
+            x[r] = vld1q_s8(from + r * pixel);
           }
           if (image->quads == 4) {
             QCC_QUAD(0);
@@ -126,45 +117,73 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
           }
           QCC_QUAD(3);
         }
+        run += image->run_step;
+        if (--left == 0) {
+          run += image->line_step;
+          left = image->runs;
+        }
       }
-    }
-    if (skip) {
+      if (skip) {
+        int8x16_t x[QCC_CONV_ROWS];
+        QCC_UNROLL
+        for (int r = 0; r < rows; ++r, skip += image->output_step) {
+          x[r] = qcc_load_bytes(skip, image->channels);
+        }
+        QCC_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          const int32x4_t multiplier = vld1q_s32(image->skip_multiplier + 4 * v);
+          QCC_UNROLL
+          for (int r = 0; r < rows; ++r) {
+            acc[4 * r + v] = vmlaq_s32(acc[4 * r + v], qcc_widened(x[r], v), multiplier);
+          }
+        }
+      }
       QCC_UNROLL
-      for (int r = 0; r < rows; ++r, skip += image->output_step) {
-        qcc_add_skip(vectors, acc + 4 * r, qcc_load_bytes(skip, image->channels), image->skip_multiplier);
+      for (int v = 0; v < vectors; ++v) {
+        const int32x4_t m = vld1q_s32(image->scale + 8 * v), k = vld1q_s32(image->scale + 8 * v + 4);
+        QCC_UNROLL
+        for (int r = 0; r < rows; ++r) {
+          acc[4 * r + v] = qcc_scaled(acc[4 * r + v], m, k);
+        }
       }
-    }
-    QCC_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      const int32x4x2_t scale = vld1q_s32_x2(image->scale + 8 * v);
+      int8x16_t y[QCC_CONV_ROWS];
       QCC_UNROLL
       for (int r = 0; r < rows; ++r) {
-        acc[4 * r + v] = qcc_scaled(acc[4 * r + v], scale.val[0], scale.val[1]);
+        const int32x4_t *q = acc + 4 * r, last = q[vectors - 1];
+        y[r] = qcc_narrowed(q[0], vectors > 1 ? q[1] : last, vectors > 2 ? q[2] : last, last, 0, image->saturation);
+      }
+      if (image->clamps) {
+        QCC_UNROLL
+        for (int r = 0; r < rows; ++r) {
+          y[r] = vminq_s8(vmaxq_s8(y[r], image->saturation.low), image->saturation.high);
+        }
+      }
+      const ptrdiff_t step = image->output_step;
+      if (image->channels == 4 * vectors) {
+        QCC_UNROLL
+        for (int r = 0; r < rows; ++r, output += step) {
+          qcc_store_bytes(output, y[r], 4 * vectors);
+        }
+      } else {
+        QCC_UNROLL
+        for (int r = 0; r < rows; ++r, output += step) {
+          qcc_store_few(output, y[r], image->channels);
+        }
       }
     }
-    QCC_UNROLL
-    for (int r = 0; r < rows; ++r, output += image->output_step) {
-      const int32x4_t *q = acc + 4 * r, last = q[vectors - 1];
-      int8x16_t y = qcc_narrowed(q[0], vectors > 1 ? q[1] : last, vectors > 2 ? q[2] : last, last, 0, image->saturation);
-      if (image->clamps) {
-        y = vminq_s8(vmaxq_s8(y, image->saturation.low), image->saturation.high);
-      }
-      if (image->channels == 4 * vectors) {
-        qcc_store_bytes(output, y, 4 * vectors);
-      } else {
-        qcc_store_few(output, y, image->channels);
-      }
+    if (first_skip) {
+      first_skip += image->output_row;
     }
   }
 }
 
-typedef void qcc_conv_function(const qcc_conv_image *, const int8_t *, const int8_t *, int8_t *, int32_t);
+typedef void qcc_conv_function(const qcc_conv_image *, const int8_t *, const int8_t *, int8_t *, int32_t, int32_t);
 
 /* The same with sizes known to the compiler, so that the sums stay in registers. */
 #define QCC_CONV_FUNCTION(rows, vectors)                                                                         \
   static void tiles_##rows##x##vectors(const qcc_conv_image *image, const int8_t *start, const int8_t *skip,     \
-                                       int8_t *output, int32_t tiles) {                                          \
-    qcc_conv_tiles(rows, vectors, image, start, skip, output, tiles);                                            \
+                                       int8_t *output, int32_t tiles, int32_t lines) {                           \
+    qcc_conv_tiles(rows, vectors, image, start, skip, output, tiles, lines);                                     \
   }
 #define QCC_CONV_SIZES(vectors)                                                                                  \
   QCC_CONV_FUNCTION(1, vectors) QCC_CONV_FUNCTION(2, vectors) QCC_CONV_FUNCTION(3, vectors)                      \
@@ -176,23 +195,23 @@ QCC_CONV_SIZES(2)
 QCC_CONV_SIZES(3)
 QCC_CONV_SIZES(4)
 
-/* A line of output pixels: tiles that differ by one pixel at most. */
-static void qcc_conv_line(int32_t vectors, const qcc_conv_image *image, const int8_t *start, const int8_t *skip,
-                          int8_t *output, int32_t width) {
+/* `lines` lines of output pixels: tiles that differ by one pixel at most. */
+static void qcc_conv_lines(int32_t vectors, const qcc_conv_image *image, const int8_t *start, const int8_t *skip,
+                           int8_t *output, int32_t width, int32_t lines) {
   qcc_conv_function *const *sizes =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
   const int32_t tiles = (width + QCC_CONV_ROWS - 1) / QCC_CONV_ROWS;
   const int32_t few = width / tiles, more = width % tiles; /* `more` tiles have few + 1 pixels */
   if (more) {
     const ptrdiff_t pixels = (ptrdiff_t)more * (few + 1);
-    sizes[few](image, start, skip, output, more);
+    sizes[few](image, start, skip, output, more, lines);
     start += pixels * image->pixel;
     output += pixels * image->output_step;
     if (skip) {
       skip += pixels * image->output_step;
     }
   }
-  sizes[few - 1](image, start, skip, output, tiles - more);
+  sizes[few - 1](image, start, skip, output, tiles - more, lines);
 }
 
 QCC_INLINE void qcc_conv2d(const qcc_neon_conv2d_params *p, const int8_t *input, const int8_t *skip, const int8_t *weights,
@@ -212,17 +231,19 @@ QCC_INLINE void qcc_conv2d(const qcc_neon_conv2d_params *p, const int8_t *input,
   }
   qcc_conv_image image;
   image.pixel = (ptrdiff_t)p->stride_width * p->input_channels;
-  image.lines = p->kernel_height;
+  image.row = p->stride_height * line;
   image.runs = joined ? 1 : p->kernel_width;
+  image.all_runs = image.runs * p->kernel_height;
   image.chunks = run / 16;
   image.quads = (run % 16 + 3) / 4;
-  image.line_step = p->dilation_height * line;
   image.run_step = (ptrdiff_t)p->dilation_width * p->input_channels;
+  image.line_step = p->dilation_height * line - image.runs * image.run_step;
   image.tail = run < 16 ? 4 * image.quads - 16 : run - 16;
   image.output_step = p->output_step;
+  image.output_row = (ptrdiff_t)p->output_step * columns;
   image.clamps = p->low > -128 || p->high < 127;
   image.saturation = qcc_saturation(p->output_zero_point, p->low, p->high);
-  const ptrdiff_t quads = (ptrdiff_t)image.lines * image.runs * (4 * image.chunks + image.quads);
+  const ptrdiff_t quads = (ptrdiff_t)image.all_runs * (4 * image.chunks + image.quads);
   for (int32_t n = 0; n < p->batch; ++n) {
     const int8_t *from = input + (ptrdiff_t)n * p->input_height * p->input_width * p->input_channels;
     const ptrdiff_t first = (ptrdiff_t)n * p->output_height * p->output_width * p->output_step;
@@ -238,10 +259,7 @@ QCC_INLINE void qcc_conv2d(const qcc_neon_conv2d_params *p, const int8_t *input,
       image.bias = bias + o;
       image.skip_multiplier = skip_multiplier ? skip_multiplier + o : NULL;
       image.scale = scale + 2 * o;
-      for (int32_t y = 0; y < rows; ++y) {
-        const ptrdiff_t start = first + (ptrdiff_t)y * columns * p->output_step + o;
-        qcc_conv_line(vectors, &image, from + y * p->stride_height * line, skip ? skip + start : NULL, output + start, columns);
-      }
+      qcc_conv_lines(vectors, &image, from, skip ? skip + first + o : NULL, output + first + o, columns, rows);
       image.weights += quads * vectors * 16;
     }
   }

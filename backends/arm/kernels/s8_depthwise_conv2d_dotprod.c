@@ -33,32 +33,47 @@ typedef struct {
   qcc_neon_output saturation;
 } depthwise_block;
 
-QCC_INLINE int8x16_t load_pixel(const int8_t *x, int32_t channels) { return channels < 16 ? qcc_load_few(x, channels) : vld1q_s8(x); }
-
 /* Four rows of `count` pixels of 16 channels to columns; rows[r] NULL: outside of the image. */
 static void interleave(const int8_t *const *rows, int32_t pad_value, int32_t count, ptrdiff_t pixel, int32_t channels,
                        int8_t *to, ptrdiff_t column) {
-  const int8x16_t pad = vdupq_n_s8((int8_t)pad_value);
-  int8x16x4_t x = {{pad, pad, pad, pad}};
-  if (channels == 16 && rows[0] && rows[1] && rows[2] && rows[3]) {
-    const int8_t *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
-    for (ptrdiff_t at = 0, end = count * pixel; at != end; at += pixel, to += column) {
+  int8_t pad[16];
+  vst1q_s8(pad, vdupq_n_s8((int8_t)pad_value));
+  const int8_t *from[4];
+  ptrdiff_t step[4];
+  for (int r = 0; r < 4; ++r) {
+    from[r] = rows[r] ? rows[r] : pad;
+    step[r] = rows[r] ? pixel : 0;
+  }
+  /* whole vectors, which may reach into the next pixels but not beyond the row */
+  const int32_t whole = channels == 16 ? count : count * pixel < 16 ? 0 : (int32_t)((count * pixel - 16) / pixel) + 1;
+  const int8_t *r0 = from[0], *r1 = from[1], *r2 = from[2], *r3 = from[3];
+  int8x16x4_t x;
+  int32_t i = 0;
+  if (step[0] && step[1] && step[2] && step[3]) {
+    ptrdiff_t at = 0;
+    for (; i < whole; ++i, at += pixel, to += column) {
       x.val[0] = vld1q_s8(r0 + at);
       x.val[1] = vld1q_s8(r1 + at);
       x.val[2] = vld1q_s8(r2 + at);
       x.val[3] = vld1q_s8(r3 + at);
       vst4q_s8(to, x);
     }
-    return;
+  } else {
+    const ptrdiff_t s0 = step[0], s1 = step[1], s2 = step[2], s3 = step[3];
+    for (; i < whole; ++i, to += column, r0 += s0, r1 += s1, r2 += s2, r3 += s3) {
+      x.val[0] = vld1q_s8(r0);
+      x.val[1] = vld1q_s8(r1);
+      x.val[2] = vld1q_s8(r2);
+      x.val[3] = vld1q_s8(r3);
+      vst4q_s8(to, x);
+    }
   }
-  for (int32_t i = 0; i < count; ++i, to += column) {
-    const ptrdiff_t at = i * pixel;
-    const int32_t width = i + 1 < count && 16 <= pixel ? 16 : channels; /* what lies behind the channels is not used */
-    x.val[0] = rows[0] ? load_pixel(rows[0] + at, width) : pad;
-    x.val[1] = rows[1] ? load_pixel(rows[1] + at, width) : pad;
-    x.val[2] = rows[2] ? load_pixel(rows[2] + at, width) : pad;
-    x.val[3] = rows[3] ? load_pixel(rows[3] + at, width) : pad;
-    vst4q_s8(to, x);
+  for (; i < count; ++i, to += column) {
+    for (int r = 0; r < 4; ++r) {
+      for (int32_t c = 0; c < channels; ++c) {
+        to[4 * c + r] = from[r][i * step[r] + c];
+      }
+    }
   }
 }
 
