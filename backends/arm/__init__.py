@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcc.backends.arm import depthwise, neon
+from qcc.backends.arm import depthwise, neon, pooling
 from qcc.backends.kernel import Kernel
 
 
@@ -21,13 +21,13 @@ class Level:
 
 
 ARM_LEVELS = (
-    Level("arm-neon", "NEON", "armv8-a", "cortex-a53", ("neon",), (*neon.NEON_ROWS, *depthwise.NEON_ROWS)),
+    Level("arm-neon", "NEON", "armv8-a", "cortex-a53", ("neon",), (*neon.NEON_ROWS, *depthwise.NEON_ROWS, *pooling.ROWS)),
     Level(
         "arm-neon-dotprod",
         "NEON with dot products",
         "armv8.2-a+dotprod",
         "cortex-a76",
         ("neon", "dotprod"),
-        (*neon.DOTPROD_ROWS, *depthwise.DOTPROD_ROWS),
+        (*neon.DOTPROD_ROWS, *depthwise.DOTPROD_ROWS, *pooling.ROWS),
     ),
 )

@@ -16,7 +16,8 @@ from qcc.backends.scalar.convolution import accepts_skip, lower_conv2d, lower_de
 from qcc.backends.scalar.lowering import Params
 from qcc.ir.ops.conv import Conv2d
 
-BLOCK = 4  # vectors of a register tile
+BLOCKS = (4, 3, 2, 1)  # vectors of a register tile
+DENSE_BLOCKS = (8, 4, 2, 1)
 CHUNK = 16  # taps of an activation register
 QUAD = 4  # taps of one channel in 16 bytes
 _BEFORE, _BEHIND = 16, 4  # bytes of the workspace around the image
@@ -50,17 +51,18 @@ def quads_of(run: int) -> NDArray[np.int64]:
     return np.concatenate([np.arange(chunks), tail]).reshape(-1, QUAD)
 
 
-def pack_weights(weights: NDArray[Any], isa: Isa, block: int = BLOCK) -> NDArray[np.int8]:
-    """s8[O, runs, run] to [blocks][runs][quads][vectors][16], flat."""
+def pack_weights(weights: NDArray[Any], isa: Isa, blocks: tuple[int, ...]) -> NDArray[np.int8]:
+    """s8[O, runs, run] to [blocks][runs][quads][vectors][16], flat; each block has the most vectors of ``blocks``."""
     taps = quads_of(weights.shape[2])
     chosen = np.where(taps < 0, 0, weights[:, :, taps])  # [O, runs, quads, 4]
     lanes = np.pad(chosen, ((0, -len(weights) % LANES), (0, 0), (0, 0), (0, 0)))
     vectors = lanes.reshape(-1, LANES, *lanes.shape[1:]).transpose(0, 2, 3, 1, 4)
     bytes_ = vectors.reshape(*vectors.shape[:3], -1)[..., list(isa.order)]  # [vectors, runs, quads, 16]
-    parts = [
-        bytes_[start : start + block].transpose(1, 2, 0, 3).reshape(-1)
-        for start in range(0, len(bytes_), block)
-    ]
+    parts, start = [], 0
+    while start < len(bytes_):
+        block = next(size for size in blocks if start + size <= len(bytes_))
+        parts.append(bytes_[start : start + block].transpose(1, 2, 0, 3).reshape(-1))
+        start += block
     return np.ascontiguousarray(np.concatenate(parts).astype(np.int8))
 
 
@@ -129,12 +131,32 @@ def lower(isa: Isa, step: Step) -> Call:
     outputs, _, width, channels = weights.shape
     run = width * channels if p["dilation_width"] == 1 else channels
     constants = {
-        "weights": pack_weights(weights.reshape(outputs, -1, run), isa),
+        "weights": pack_weights(weights.reshape(outputs, -1, run), isa, BLOCKS),
         **channel_constants(step, call),
     }
     needed, bytes_ = padded_image(p)
     workspace = _BEFORE + bytes_ + _BEHIND if needed or run < CHUNK else 16
     return Call(p, constants, workspace, inputs=call.inputs)
+
+
+def lower_row(isa: Isa, step: Step) -> Call:
+    """qcc_neon_dense.h, of a dense layer or a convolution."""
+    call = as_convolution(step)
+    weights = call.constants["weights"]
+    assert weights is not None
+    flat = weights.reshape(len(weights), 1, -1)
+    constants = {"weights": pack_weights(flat, isa, DENSE_BLOCKS), **channel_constants(step, call)}
+    return Call(numbers(call, input_channels=flat.shape[2]), constants, inputs=call.inputs)
+
+
+def accepts_row(step: Step) -> str | None:
+    """One row of activations: a dense layer, or a convolution whose filter covers the image."""
+    if step.output.type.elements != step.output.type.shape[-1]:
+        return "more than one row"
+    op, shape = step.root.op, step.root.input(0).type.shape
+    if isinstance(op, Conv2d) and (shape[1:3] != step.root.input(1).type.shape[1:3] or any(op.pads)):
+        return "the filter is not as large as the image"
+    return accepts(step)
 
 
 def accepts(step: Step) -> str | None:
@@ -153,6 +175,7 @@ def rows(
     accepts: Callable[[Step], str | None],
     priority: int,
     *,
+    channel_block: int = 0,
     in_place: bool = True,
 ) -> tuple[Kernel, ...]:
     """One row without and two with a residual operand."""
@@ -167,16 +190,21 @@ def rows(
             accepts=accepts,
             priority=priority,
             in_place=(1,) if in_place else False,
+            channel_block=channel_block,
         )
         for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
     )
 
 
 def _family(isa: Isa) -> tuple[Kernel, ...]:
+    conv, dense = f"qcc_s8_conv2d_{isa.name}", f"qcc_s8_dense_{isa.name}"
     return tuple(
         kernel
         for root in ("conv2d", "dense")
-        for kernel in rows(root, f"qcc_s8_conv2d_{isa.name}", partial(lower, isa), accepts, 10)
+        for kernel in (
+            *rows(root, conv, partial(lower, isa), accepts, 10, channel_block=4 * BLOCKS[0]),
+            *rows(root, dense, partial(lower_row, isa), accepts_row, 12, channel_block=4 * DENSE_BLOCKS[0]),
+        )
     )
 
 

@@ -39,21 +39,6 @@ typedef struct {
   const int32_t *bias, *skip_multiplier, *scale;
 } qcc_conv_image;
 
-QCC_INLINE void qcc_load_vectors(const int vectors, int8x16_t *w, const int8_t *from) {
-  if (vectors == 4) {
-    const int8x16x4_t x = vld1q_s8_x4(from);
-    w[0] = x.val[0], w[1] = x.val[1], w[2] = x.val[2], w[3] = x.val[3];
-  } else if (vectors == 3) {
-    const int8x16x3_t x = vld1q_s8_x3(from);
-    w[0] = x.val[0], w[1] = x.val[1], w[2] = x.val[2];
-  } else if (vectors == 2) {
-    const int8x16x2_t x = vld1q_s8_x2(from);
-    w[0] = x.val[0], w[1] = x.val[1];
-  } else {
-    w[0] = vld1q_s8(from);
-  }
-}
-
 /* A quad of all pixels. The next one's weights wait for its last sum: loaded earlier, they would take registers from sums. */
 #define QCC_QUAD(lane)                                                      \
   do {                                                                      \

@@ -43,11 +43,11 @@ void qcc_s8_conv2d_i8mm(const qcc_neon_conv2d_params *params, const int8_t *QCC_
 void qcc_s8_dense_neon(const qcc_neon_conv2d_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
                        const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                        const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale,
-                       int8_t *output, void *workspace);
+                       int8_t *output);
 void qcc_s8_dense_dotprod(const qcc_neon_conv2d_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
                           const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                           const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale,
-                          int8_t *output, void *workspace);
+                          int8_t *output);
 void qcc_s8_depthwise_conv2d_neon(const qcc_neon_conv2d_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
                                   const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                                   const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale,

@@ -53,9 +53,8 @@ QCC_INLINE void line_of(const int nine, const depthwise_block *b, const ptrdiff_
   const int32_t clamps = b->clamps, channels = b->channels, pairs = b->pairs;
   const qcc_neon_output saturation = b->saturation;
   for (; count > 0; --count, x += step, output += output_step) {
-    __asm__("" : "+r"(bias)); /* one load of all vectors takes the place of moves */
-    const int32x4x4_t start = vld1q_s32_x4(bias);
-    int32x4_t acc[4] = {start.val[0], start.val[1], start.val[2], start.val[3]};
+    __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
+    int32x4_t acc[4] = {vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12)};
     if (nine) {
       QCC_UNROLL
       for (int t = 0; t < 8; t += 2) {
