@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcc.backends.arm import depthwise, neon, pooling
+from qcc.backends.arm import depthwise, i8mm, neon, pooling
 from qcc.backends.kernel import Kernel
 
 
@@ -20,14 +20,25 @@ class Level:
     kernels: tuple[Kernel, ...]
 
 
+_DOTPROD = (*neon.DOTPROD_ROWS, *depthwise.DOTPROD_ROWS, *pooling.ROWS)
+_NEON = (*neon.NEON_ROWS, *depthwise.NEON_ROWS, *pooling.ROWS)
+
 ARM_LEVELS = (
-    Level("arm-neon", "NEON", "armv8-a", "cortex-a53", ("neon",), (*neon.NEON_ROWS, *depthwise.NEON_ROWS, *pooling.ROWS)),
+    Level("arm-neon", "NEON", "armv8-a", "cortex-a53", ("neon",), _NEON),
     Level(
         "arm-neon-dotprod",
         "NEON with dot products",
         "armv8.2-a+dotprod",
         "cortex-a76",
         ("neon", "dotprod"),
-        (*neon.DOTPROD_ROWS, *depthwise.DOTPROD_ROWS, *pooling.ROWS),
+        _DOTPROD,
+    ),
+    Level(
+        "arm-neon-i8mm",
+        "NEON with dot products and int8 matrix products",
+        "armv8.2-a+dotprod+i8mm",
+        "max,sme=off",
+        ("neon", "dotprod", "i8mm"),
+        (*i8mm.ROWS, *_DOTPROD),
     ),
 )

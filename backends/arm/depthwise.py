@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.arm.lanes import LANES, accepts_requantize, requantization
-from qcc.backends.arm.neon import folded, numbers, padded_image, rows
+from qcc.backends.arm.neon import NEON, accepts_weights, folded, numbers, padded_image, rows
 from qcc.backends.kernel import Call, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, lower_depthwise
 
@@ -49,11 +49,10 @@ def accepts(step: Step) -> str | None:
 
 def accepts_pairs(step: Step) -> str | None:
     """The same, of up to TAPS taps, no weight -128."""
-    weights = step.root.input(1)
-    taps = int(np.prod(weights.type.shape[1:3]))
+    taps = int(np.prod(step.root.input(1).type.shape[1:3]))
     if taps > TAPS:
         return f"{taps} taps, the kernel has {TAPS}"
-    return accepts(step)
+    return accepts_weights(NEON.least, step) or accepts(step)
 
 
 def lower_pairs(step: Step) -> Call:
@@ -86,7 +85,7 @@ def lower_columns(step: Step) -> Call:
     return Call(p, constants, 64 * quads * columns, inputs=call.inputs)
 
 
-NEON_ROWS = rows("conv2d", "qcc_s8_depthwise_conv2d_neon", lower_pairs, accepts_pairs, 11, in_place=False)
+NEON_ROWS = rows("conv2d", "qcc_s8_depthwise_conv2d_neon", lower_pairs, accepts_pairs, 13, in_place=False)
 DOTPROD_ROWS = rows(
-    "conv2d", "qcc_s8_depthwise_conv2d_dotprod", lower_columns, accepts, 11, in_place=False
+    "conv2d", "qcc_s8_depthwise_conv2d_dotprod", lower_columns, accepts, 13, in_place=False
 )

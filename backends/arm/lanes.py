@@ -24,20 +24,22 @@ def source(symbol: str) -> Path:
 
 
 def requantization(step: Step, channels: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """m and k of qcc_neon.h: multiplier * 2^-shift = m * 2^-(47 - k), -1 for k where there are none.
-
-    k is in [0, 31]. With acc * 2^k saturated, m must be in [_SMALLEST, _LARGEST]; with k = 0 nothing saturates.
-    """
+    """``fixed_point`` of the multipliers of a step, of [channels], or [1] or [C] as they are."""
     planned = requantize_constants(step, channels)
-    m, shift = (planned[name].astype(np.int64) for name in ("multiplier", "shift"))
+    return fixed_point(planned["multiplier"].astype(np.int64), planned["shift"].astype(np.int64))
+
+
+def fixed_point(m: NDArray[np.int64], shift: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """m and k of qcc_neon.h: multiplier * 2^-shift = m * 2^-(47 - k), with -1 for k where there are none.
+
+    k is in [0, 31]. Where acc * 2^k can saturate (k > 0), m must be in [_SMALLEST, _LARGEST].
+    """
     k = _SHIFT - shift
-    halved = m // 2  # twice the reach before acc * 2^k saturates, and the same product
-    halve = (m > _LARGEST) & (m % 2 == 0) & (k < 31)
-    m, k = np.where(halve, halved, m), np.where(halve, k + 1, k)
-    small = np.clip(-k, 0, 62)
-    exact = (k < 0) & (m % (np.int64(1) << small) == 0)
-    m, k = np.where(exact, m >> small, m), np.where(exact, 0, k)
-    k = np.where(m == 0, 0, k)
+    halve = (m > _LARGEST) & (m % 2 == 0) & (k < 31)  # the same product
+    m, k = np.where(halve, m // 2, m), np.where(halve, k + 1, k)
+    power = np.left_shift(1, np.clip(-k, 0, 62))
+    exact = (k < 0) & (m % power == 0)
+    m, k = np.where(exact, m // power, m), np.where(exact | (m == 0), 0, k)
     fits = (m == 0) | ((k >= 0) & (k <= 31) & ((k == 0) | (m >= _SMALLEST)) & (m <= _LARGEST))
     return m, np.where(fits, k, -1)
 

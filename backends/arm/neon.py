@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qcc.backends.arm.lanes import LANES, accepts_requantize, pack_scale, padded, source
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_skip, lower_conv2d, lower_dense
-from qcc.backends.scalar.lowering import Params
+from qcc.backends.scalar.lowering import Params, constant
 from qcc.ir.ops.conv import Conv2d
 
 BLOCKS = (4, 3, 2, 1)  # vectors of a register tile
@@ -31,29 +31,30 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Isa:
-    """``order``: the byte of [4 channels][4 taps] at each place of 16 bytes."""
+    """``order``: the byte of [4 channels][4 taps] at each place of 16 bytes; ``least``: the smallest weight."""
 
     name: str
     order: tuple[int, ...]
+    least: int = -128
 
 
-NEON = Isa("neon", (0, 1, 6, 7, 8, 9, 14, 15, 2, 3, 4, 5, 10, 11, 12, 13))  # of qcc_dot_neon.h
+NEON = Isa("neon", (0, 1, 6, 7, 8, 9, 14, 15, 2, 3, 4, 5, 10, 11, 12, 13), -127)  # of qcc_dot_neon.h
 DOTPROD = Isa("dotprod", tuple(range(16)))
 
 
 # ---------------------------------------------------------------- packing
-def quads_of(run: int) -> NDArray[np.int64]:
-    """[quads, 4]: the tap of each byte of the quads of a run, -1 where the weight is zero."""
-    chunks, quads = run // CHUNK * CHUNK, -(-(run % CHUNK) // QUAD)
-    first = run - QUAD * quads if run >= CHUNK else 0  # of the last quads
-    tail = np.arange(first, first + QUAD * quads)
+def taps_of(run: int, group: int = QUAD) -> NDArray[np.int64]:
+    """[groups, group]: the tap of each byte of the groups of a run, -1 where the weight is zero."""
+    chunks, groups = run // CHUNK * CHUNK, -(-(run % CHUNK) // group)
+    first = run - group * groups if run >= CHUNK else 0  # of the last groups
+    tail = np.arange(first, first + group * groups)
     tail = np.where((tail >= chunks) & (tail < run), tail, -1)
-    return np.concatenate([np.arange(chunks), tail]).reshape(-1, QUAD)
+    return np.concatenate([np.arange(chunks), tail]).reshape(-1, group)
 
 
 def pack_weights(weights: NDArray[Any], isa: Isa, blocks: tuple[int, ...]) -> NDArray[np.int8]:
     """s8[O, runs, run] to [blocks][runs][quads][vectors][16], flat; each block has the most vectors of ``blocks``."""
-    taps = quads_of(weights.shape[2])
+    taps = taps_of(weights.shape[2])
     chosen = np.where(taps < 0, 0, weights[:, :, taps])  # [O, runs, quads, 4]
     lanes = np.pad(chosen, ((0, -len(weights) % LANES), (0, 0), (0, 0), (0, 0)))
     vectors = lanes.reshape(-1, LANES, *lanes.shape[1:]).transpose(0, 2, 3, 1, 4)
@@ -149,22 +150,29 @@ def lower_row(isa: Isa, step: Step) -> Call:
     return Call(numbers(call, input_channels=flat.shape[2]), constants, inputs=call.inputs)
 
 
-def accepts_row(step: Step) -> str | None:
+def accepts_row(isa: Isa, step: Step) -> str | None:
     """One row of activations: a dense layer, or a convolution whose filter covers the image."""
     if step.output.type.elements != step.output.type.shape[-1]:
         return "more than one row"
     op, shape = step.root.op, step.root.input(0).type.shape
     if isinstance(op, Conv2d) and (shape[1:3] != step.root.input(1).type.shape[1:3] or any(op.pads)):
         return "the filter is not as large as the image"
-    return accepts(step)
+    return accepts(isa, step)
 
 
-def accepts(step: Step) -> str | None:
+def accepts(isa: Isa, step: Step) -> str | None:
     """One group."""
     op = step.root.op
     if isinstance(op, Conv2d) and op.groups != 1:
         return "more than one group"
-    return accepts_skip(step) or accepts_requantize(step)
+    return accepts_weights(isa.least, step) or accepts_skip(step) or accepts_requantize(step)
+
+
+def accepts_weights(least: int, step: Step) -> str | None:
+    """Two products of weights of at least -127 fit 16 bits, of -128 they do not."""
+    weights = constant(step.root, "w")
+    assert weights is not None
+    return f"a weight is less than {least}" if weights.min(initial=0) < least else None
 
 
 # ---------------------------------------------------------------- rows
@@ -202,8 +210,8 @@ def _family(isa: Isa) -> tuple[Kernel, ...]:
         kernel
         for root in ("conv2d", "dense")
         for kernel in (
-            *rows(root, conv, partial(lower, isa), accepts, 10, channel_block=4 * BLOCKS[0]),
-            *rows(root, dense, partial(lower_row, isa), accepts_row, 12, channel_block=4 * DENSE_BLOCKS[0]),
+            *rows(root, conv, partial(lower, isa), partial(accepts, isa), 10, channel_block=4 * BLOCKS[0]),
+            *rows(root, dense, partial(lower_row, isa), partial(accepts_row, isa), 12, channel_block=4 * DENSE_BLOCKS[0]),
         )
     )
 
