@@ -86,6 +86,4 @@ def lower_columns(step: Step) -> Call:
 
 
 NEON_ROWS = rows("conv2d", "qcc_s8_depthwise_conv2d_neon", lower_pairs, accepts_pairs, 13, in_place=False)
-DOTPROD_ROWS = rows(
-    "conv2d", "qcc_s8_depthwise_conv2d_dotprod", lower_columns, accepts, 13, in_place=False
-)
+DOTPROD_ROWS = rows("conv2d", "qcc_s8_depthwise_conv2d_dotprod", lower_columns, accepts, 13, in_place=False)

@@ -29,7 +29,9 @@ def requantization(step: Step, channels: int | None = None) -> tuple[NDArray[np.
     return fixed_point(planned["multiplier"].astype(np.int64), planned["shift"].astype(np.int64))
 
 
-def fixed_point(m: NDArray[np.int64], shift: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def fixed_point(
+    m: NDArray[np.int64], shift: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """m and k of qcc_neon.h: multiplier * 2^-shift = m * 2^-(47 - k), with -1 for k where there are none.
 
     k is in [0, 31]. Where acc * 2^k can saturate (k > 0), m must be in [_SMALLEST, _LARGEST].

@@ -73,7 +73,9 @@ def folded(call: Call) -> NDArray[np.int32]:
     assert bias is not None
     total = bias.astype(np.int64)
     if skip is not None:
-        total = total - int(call.params["skip_zero_point"]) * skip.astype(np.int64)  # type: ignore[arg-type]
+        skip_zero_point = call.params["skip_zero_point"]
+        assert isinstance(skip_zero_point, int)
+        total = total - np.int64(skip_zero_point) * skip.astype(np.int64)
     return total.astype(np.uint64).astype(np.uint32).view(np.int32)
 
 
@@ -211,7 +213,14 @@ def _family(isa: Isa) -> tuple[Kernel, ...]:
         for root in ("conv2d", "dense")
         for kernel in (
             *rows(root, conv, partial(lower, isa), partial(accepts, isa), 10, channel_block=4 * BLOCKS[0]),
-            *rows(root, dense, partial(lower_row, isa), partial(accepts_row, isa), 12, channel_block=4 * DENSE_BLOCKS[0]),
+            *rows(
+                root,
+                dense,
+                partial(lower_row, isa),
+                partial(accepts_row, isa),
+                12,
+                channel_block=4 * DENSE_BLOCKS[0],
+            ),
         )
     )
 

@@ -70,7 +70,9 @@ def test_depthwise_of_every_number_of_channels(strides: tuple[int, int], passes:
 def test_a_filter_as_large_as_the_image_is_a_dense_layer(
     net: Any, layer: Any, passes: Any, target: Target
 ) -> None:
-    layers = [layer(c, o, (2, 3), size=(2, 3), residual="add") for c, o in ((5, 70), (16, 9), (3, 121), (1, 4))]
+    layers = [
+        layer(c, o, (2, 3), size=(2, 3), residual="add") for c, o in ((5, 70), (16, 9), (3, 121), (1, 4))
+    ]
     graph = net(layers, 5)
     assert all("dense" in symbol for symbol in used(passes(graph, target, graph.samples(4))))
 
@@ -152,7 +154,12 @@ def test_nothing_beyond_the_tensors_is_touched(
         )
     ):
         nets.append(net([layer(**kind)], index))
-    for channels, size, stride, pad in ((17, (5, 6), 1, 1), (9, (4, 6), 1, 0), (70, (5, 5), 2, 0), (3, (6, 7), 2, 1)):
+    for channels, size, stride, pad in (
+        (17, (5, 6), 1, 1),
+        (9, (4, 6), 1, 0),
+        (70, (5, 5), 2, 0),
+        (3, (6, 7), 2, 1),
+    ):
         nets.append(FloatNet(channels))
         nets[-1].depthwise(size, channels, (3, 3), strides=(stride, stride), pads=(pad,) * 4)
     for op in ("avg_pool2d", "max_pool2d"):
@@ -179,11 +186,15 @@ def test_nothing_beyond_the_tensors_is_touched(
     assert run_program(build_program(everything, target, [main]), target) == "done\n"
 
 
-@pytest.mark.parametrize(
-    "compiler", ["gcc", "clang", pytest.param("zig", marks=pytest.mark.slow), "g++"]
-)
+@pytest.mark.parametrize("compiler", ["gcc", "clang", pytest.param("zig", marks=pytest.mark.slow), "g++"])
 def test_library_compiles_without_a_warning(
-    compiler: str, net: Any, layer: Any, emitted: Any, passes: Any, target: Target, strict: Callable[..., Target]
+    compiler: str,
+    net: Any,
+    layer: Any,
+    emitted: Any,
+    passes: Any,
+    target: Target,
+    strict: Callable[..., Target],
 ) -> None:
     """zig, which is clang, also runs; C++ and clang are only parsed."""
     others = every_layer(6, 16)
@@ -194,7 +205,9 @@ def test_library_compiles_without_a_warning(
             pytest.importorskip("ziglang", reason="the zig compiler is not installed")
         passes(others, strict(replace(target, compilers=tuple(found))), samples)
         return
-    argv = {"clang": ["clang", "--target=aarch64-linux-gnu"], "g++": ["aarch64-linux-gnu-g++", "-xc++"]}[compiler]
+    argv = {"clang": ["clang", "--target=aarch64-linux-gnu"], "g++": ["aarch64-linux-gnu-g++", "-xc++"]}[
+        compiler
+    ]
     if shutil.which(argv[0]) is None:
         pytest.skip(f"compiler {argv[0]} is not installed")
     standard = {"clang": "-std=c99", "g++": "-std=c++17"}[compiler]

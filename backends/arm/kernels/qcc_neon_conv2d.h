@@ -53,29 +53,30 @@ typedef struct {
   } while (0)
 
 /* `tiles` tiles side by side in each of `lines` lines. */
-QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv_image *image, const int8_t *first,
+QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv_image *shared, const int8_t *first,
                                const int8_t *first_skip, int8_t *first_output, int32_t tiles, int32_t lines) {
-  for (; lines > 0; --lines, first += image->row, first_output += image->output_row) {
+  const qcc_conv_image image = *shared; /* in registers: stores of bytes might change what is in memory */
+  for (; lines > 0; --lines, first += image.row, first_output += image.output_row) {
     const int8_t *start = first, *skip = first_skip;
     int8_t *output = first_output;
-    for (int32_t tile = tiles; tile > 0; --tile, start += rows * image->pixel) {
+    for (int32_t tile = tiles; tile > 0; --tile, start += rows * image.pixel) {
       int32x4_t acc[4 * QCC_CONV_ROWS];
       QCC_UNROLL
       for (int r = 0; r < rows; ++r) {
-        const int32_t *bias = image->bias;
+        const int32_t *bias = image.bias;
         __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
         QCC_UNROLL
         for (int v = 0; v < vectors; ++v) {
           acc[4 * r + v] = vld1q_s32(bias + 4 * v);
         }
       }
-      const int8_t *w = image->weights, *run = start;
-      const ptrdiff_t pixel = image->pixel;
-      int32_t left = image->runs;
-      for (int32_t i = image->all_runs; i > 0; --i) {
+      const int8_t *w = image.weights, *run = start;
+      const ptrdiff_t pixel = image.pixel;
+      int32_t left = image.runs;
+      for (int32_t i = image.all_runs; i > 0; --i) {
         int8x16_t x[QCC_CONV_ROWS];
         const int8_t *from = run;
-        for (int32_t k = image->chunks; k > 0; --k, from += 16) {
+        for (int32_t k = image.chunks; k > 0; --k, from += 16) {
           QCC_UNROLL
           for (int r = 0; r < rows; ++r) {
             x[r] = vld1q_s8(from + r * pixel);
@@ -85,38 +86,38 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
           QCC_QUAD(2);
           QCC_QUAD(3);
         }
-        if (image->quads) {
-          from = run + image->tail;
+        if (image.quads) {
+          from = run + image.tail;
           QCC_UNROLL
           for (int r = 0; r < rows; ++r) {
             x[r] = vld1q_s8(from + r * pixel);
           }
-          if (image->quads == 4) {
+          if (image.quads == 4) {
             QCC_QUAD(0);
           }
-          if (image->quads >= 3) {
+          if (image.quads >= 3) {
             QCC_QUAD(1);
           }
-          if (image->quads >= 2) {
+          if (image.quads >= 2) {
             QCC_QUAD(2);
           }
           QCC_QUAD(3);
         }
-        run += image->run_step;
+        run += image.run_step;
         if (--left == 0) {
-          run += image->line_step;
-          left = image->runs;
+          run += image.line_step;
+          left = image.runs;
         }
       }
       if (skip) {
         int8x16_t x[QCC_CONV_ROWS];
         QCC_UNROLL
-        for (int r = 0; r < rows; ++r, skip += image->output_step) {
-          x[r] = qcc_load_bytes(skip, image->channels);
+        for (int r = 0; r < rows; ++r, skip += image.output_step) {
+          x[r] = qcc_load_bytes(skip, image.channels);
         }
         QCC_UNROLL
         for (int v = 0; v < vectors; ++v) {
-          const int32x4_t multiplier = vld1q_s32(image->skip_multiplier + 4 * v);
+          const int32x4_t multiplier = vld1q_s32(image.skip_multiplier + 4 * v);
           QCC_UNROLL
           for (int r = 0; r < rows; ++r) {
             acc[4 * r + v] = vmlaq_s32(acc[4 * r + v], qcc_widened(x[r], v), multiplier);
@@ -125,7 +126,7 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
       }
       QCC_UNROLL
       for (int v = 0; v < vectors; ++v) {
-        const int32x4_t m = vld1q_s32(image->scale + 8 * v), k = vld1q_s32(image->scale + 8 * v + 4);
+        const int32x4_t m = vld1q_s32(image.scale + 8 * v), k = vld1q_s32(image.scale + 8 * v + 4);
         QCC_UNROLL
         for (int r = 0; r < rows; ++r) {
           acc[4 * r + v] = qcc_scaled(acc[4 * r + v], m, k);
@@ -135,16 +136,16 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
       QCC_UNROLL
       for (int r = 0; r < rows; ++r) {
         const int32x4_t *q = acc + 4 * r, last = q[vectors - 1];
-        y[r] = qcc_narrowed(q[0], vectors > 1 ? q[1] : last, vectors > 2 ? q[2] : last, last, 0, image->saturation);
+        y[r] = qcc_narrowed(q[0], vectors > 1 ? q[1] : last, vectors > 2 ? q[2] : last, last, 0, image.saturation);
       }
-      if (image->clamps) {
+      if (image.clamps) {
         QCC_UNROLL
         for (int r = 0; r < rows; ++r) {
-          y[r] = vminq_s8(vmaxq_s8(y[r], image->saturation.low), image->saturation.high);
+          y[r] = vminq_s8(vmaxq_s8(y[r], image.saturation.low), image.saturation.high);
         }
       }
-      const ptrdiff_t step = image->output_step;
-      if (image->channels == 4 * vectors) {
+      const ptrdiff_t step = image.output_step;
+      if (image.channels == 4 * vectors) {
         QCC_UNROLL
         for (int r = 0; r < rows; ++r, output += step) {
           qcc_store_bytes(output, y[r], 4 * vectors);
@@ -152,12 +153,12 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
       } else {
         QCC_UNROLL
         for (int r = 0; r < rows; ++r, output += step) {
-          qcc_store_few(output, y[r], image->channels);
+          qcc_store_few(output, y[r], image.channels);
         }
       }
     }
     if (first_skip) {
-      first_skip += image->output_row;
+      first_skip += image.output_row;
     }
   }
 }

@@ -80,45 +80,46 @@ QCC_INLINE int8x16_t in_turn(int8x16_t a, int8x16_t b, const int high) {
 }
 
 /* `tiles` tiles side by side in each of `lines` lines. */
-QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *image, const int8_t *first,
+QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *shared, const int8_t *first,
                            const int8_t *first_skip, int8_t *first_output, int32_t tiles, int32_t lines) {
+  const conv_image image = *shared; /* in registers: stores of bytes might change what is in memory */
   const int two = rows > 2;
-  for (; lines > 0; --lines, first += image->row, first_output += image->output_row) {
+  for (; lines > 0; --lines, first += image.row, first_output += image.output_row) {
     const int8_t *start = first, *skip = first_skip;
     int8_t *output = first_output;
-    for (int32_t tile = tiles; tile > 0; --tile, start += rows * image->pixel) {
+    for (int32_t tile = tiles; tile > 0; --tile, start += rows * image.pixel) {
       int32x4_t acc[16];
       QCC_UNROLL
       for (int p = 0; p <= two; ++p) {
-        const int32_t *bias = image->bias;
+        const int32_t *bias = image.bias;
         __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
         QCC_UNROLL
         for (int j = 0; j < 2 * vectors; ++j) {
           acc[8 * p + j] = vld1q_s32(bias + 4 * j);
         }
       }
-      const int8_t *w = image->weights, *run = start;
-      const ptrdiff_t pixel = image->pixel;
-      int32_t left = image->runs;
-      for (int32_t i = image->all_runs; i > 0; --i) {
+      const int8_t *w = image.weights, *run = start;
+      const ptrdiff_t pixel = image.pixel;
+      int32_t left = image.runs;
+      for (int32_t i = image.all_runs; i > 0; --i) {
         int8x16_t x[MOST_ROWS];
         const int8_t *from = run;
-        for (int32_t k = image->chunks; k > 0; --k, from += 16) {
+        for (int32_t k = image.chunks; k > 0; --k, from += 16) {
           load_rows(rows, x, from, pixel);
           w = add_half(two, vectors, acc, x, w, 0);
           w = add_half(two, vectors, acc, x, w, 1);
         }
-        if (image->halves) {
-          load_rows(rows, x, run + image->tail, pixel);
-          if (image->halves == 2) {
+        if (image.halves) {
+          load_rows(rows, x, run + image.tail, pixel);
+          if (image.halves == 2) {
             w = add_half(two, vectors, acc, x, w, 0);
           }
           w = add_half(two, vectors, acc, x, w, 1);
         }
-        run += image->run_step;
+        run += image.run_step;
         if (--left == 0) {
-          run += image->line_step;
-          left = image->runs;
+          run += image.line_step;
+          left = image.runs;
         }
       }
       if (skip) {
@@ -127,21 +128,21 @@ QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *
           int8x16_t x[2];
           QCC_UNROLL
           for (int r = 0; r < 2; ++r) {
-            x[r] = qcc_load_bytes(skip, image->channels);
-            skip += 2 * p + r < rows - 1 ? image->output_step : 0;
+            x[r] = qcc_load_bytes(skip, image.channels);
+            skip += 2 * p + r < rows - 1 ? image.output_step : 0;
           }
           const int8x16_t turns[2] = {in_turn(x[0], x[1], 0), in_turn(x[0], x[1], 1)};
           QCC_UNROLL
           for (int j = 0; j < 2 * vectors; ++j) {
-            const int32x4_t multiplier = vld1q_s32(image->skip_multiplier + 4 * j);
+            const int32x4_t multiplier = vld1q_s32(image.skip_multiplier + 4 * j);
             acc[8 * p + j] = vmlaq_s32(acc[8 * p + j], qcc_widened(turns[j / 4], j % 4), multiplier);
           }
         }
-        skip += image->output_step;
+        skip += image.output_step;
       }
       QCC_UNROLL
       for (int j = 0; j < 2 * vectors; ++j) {
-        const int32x4_t m = vld1q_s32(image->scale + 8 * j), k = vld1q_s32(image->scale + 8 * j + 4);
+        const int32x4_t m = vld1q_s32(image.scale + 8 * j), k = vld1q_s32(image.scale + 8 * j + 4);
         QCC_UNROLL
         for (int p = 0; p <= two; ++p) {
           acc[8 * p + j] = qcc_scaled(acc[8 * p + j], m, k);
@@ -152,22 +153,22 @@ QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *
       for (int p = 0; p <= two; ++p) {
         const int32x4_t *q = acc + 8 * p;
         const int last = 2 * vectors - 1;
-        const int8x16_t low = qcc_narrowed(q[0], q[1], q[vectors > 1 ? 2 : 0], q[vectors > 1 ? 3 : 1], 0, image->saturation);
+        const int8x16_t low = qcc_narrowed(q[0], q[1], q[vectors > 1 ? 2 : 0], q[vectors > 1 ? 3 : 1], 0, image.saturation);
         int8x16_t high = low;
         if (vectors > 2) {
-          high = qcc_narrowed(q[4], q[5], q[last - 1], q[last], 0, image->saturation);
+          high = qcc_narrowed(q[4], q[5], q[last - 1], q[last], 0, image.saturation);
         }
         y[2 * p] = vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s8(low), vreinterpretq_s16_s8(high)));
         y[2 * p + 1] = vreinterpretq_s8_s16(vuzp2q_s16(vreinterpretq_s16_s8(low), vreinterpretq_s16_s8(high)));
       }
-      if (image->clamps) {
+      if (image.clamps) {
         QCC_UNROLL
         for (int r = 0; r < rows; ++r) {
-          y[r] = vminq_s8(vmaxq_s8(y[r], image->saturation.low), image->saturation.high);
+          y[r] = vminq_s8(vmaxq_s8(y[r], image.saturation.low), image.saturation.high);
         }
       }
-      const ptrdiff_t step = image->output_step;
-      if (image->channels == 4 * vectors) {
+      const ptrdiff_t step = image.output_step;
+      if (image.channels == 4 * vectors) {
         QCC_UNROLL
         for (int r = 0; r < rows; ++r, output += step) {
           qcc_store_bytes(output, y[r], 4 * vectors);
@@ -175,12 +176,12 @@ QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *
       } else {
         QCC_UNROLL
         for (int r = 0; r < rows; ++r, output += step) {
-          qcc_store_few(output, y[r], image->channels);
+          qcc_store_few(output, y[r], image.channels);
         }
       }
     }
     if (first_skip) {
-      first_skip += image->output_row;
+      first_skip += image.output_row;
     }
   }
 }
