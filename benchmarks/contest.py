@@ -21,7 +21,7 @@ import onnx
 import onnxruntime
 from engines.base import Job
 from peers import Installed, PeerError, Worker
-from random_models import Entry
+from seeded_models import Entry
 
 import qcc
 from qcc.backends.c.build import link_shared

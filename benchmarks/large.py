@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-import random_models
+import seeded_models
 from contest import OURS, OURS_IN_C, Case, Ours, compile_ours, contend, cores_from, entrants
 from models import CACHE
 from peers import Installed, peers_option
@@ -32,7 +32,7 @@ SECONDS, SHARE, EXTRA_BYTES = 45.0, 1.10, 300_000
 
 
 @click.command()
-@click.option("--model", default="resnet50", type=click.Choice(list(random_models.MODELS)), show_default=True)
+@click.option("--model", default="resnet50", type=click.Choice(list(seeded_models.MODELS)), show_default=True)
 @peers_option
 @click.option("--target", default="host", show_default=True, help="Of qcc.")
 @click.option("--core", default=-1, show_default=True, help="Processor of the engines; -1: the last one.")
@@ -41,7 +41,7 @@ def main(model: str, peers: list[Installed], target: str, core: int, folder: Pat
     """Compile once, load everywhere."""
     with Console(stderr=True).status("") as status:
         status.update("model")
-        case = Case.make(model, random_models.load(model, folder), folder)
+        case = Case.make(model, seeded_models.load(model, folder), folder)
         status.update("qcc")
         with multiprocessing.get_context("spawn").Pool(
             1

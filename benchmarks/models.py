@@ -1,4 +1,4 @@
-"""The models of the benchmarks: a zoo (a folder of models with data and a loader), and those of random_models.py."""
+"""The models of the benchmarks: a zoo (a folder of models with data and a loader), and those of seeded_models.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import click
-import random_models
+import seeded_models
 
 MODELS = ("kws", "ic", "resnet20", "squeezenet", "mobilenetv2", "vww", "ad", "ultraface_rfb320")
 CALIBRATION_SAMPLES = 100
@@ -19,15 +19,15 @@ CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"  # random m
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "zoo"
 
 
-def load_entry(name: str, zoo: ModuleType | None, folder: Path) -> random_models.Entry:
+def load_entry(name: str, zoo: ModuleType | None, folder: Path) -> seeded_models.Entry:
     """A model of either kind. ``folder`` keeps the random ones. Raises BadParameter for a name that is in neither."""
-    if name in random_models.MODELS:
-        return random_models.load(name, folder)
+    if name in seeded_models.MODELS:
+        return seeded_models.load(name, folder)
     if zoo is None or name not in zoo.index():
-        known = ", ".join((*(zoo.index() if zoo is not None else ()), *random_models.MODELS))
+        known = ", ".join((*(zoo.index() if zoo is not None else ()), *seeded_models.MODELS))
         raise click.BadParameter(f"{name!r} is not one of {known}")
     entry = zoo.load(name)
-    return random_models.Entry(Path(entry.model), entry.calib[:CALIBRATION_SAMPLES], entry.x)
+    return seeded_models.Entry(Path(entry.model), entry.calib[:CALIBRATION_SAMPLES], entry.x)
 
 
 def find_zoo() -> ModuleType | None:

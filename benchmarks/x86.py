@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import random_models
+import seeded_models
 from contest import (
     OURS,
     OURS_IN_C,
@@ -81,7 +81,7 @@ def main(
 ) -> None:  # fmt: skip
     """Compile each model and time it beside its peers."""
     zoo, folder = find_zoo(), folder or CACHE
-    names = models.split(",") if models else [*(MODELS if zoo else ()), *random_models.MODELS]
+    names = models.split(",") if models else [*(MODELS if zoo else ()), *seeded_models.MODELS]
     counts, cores = [int(count) for count in threads.split(",")], cores_from(core)
     if max(counts) > len(cores):
         raise click.BadParameter(f"--threads {max(counts)}: this process may run on {len(cores)} processors")

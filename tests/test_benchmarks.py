@@ -18,7 +18,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
     yield
-    for name in ("contest", "peers", "models", "random_models", "engines", "engines.base"):
+    for name in ("contest", "peers", "models", "seeded_models", "engines", "engines.base"):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -29,11 +29,11 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 @pytest.mark.usefixtures("benchmarks")
 def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
-    contest, peers, random_models = (
-        importlib.import_module(name) for name in ("contest", "peers", "random_models")
+    contest, peers, seeded_models = (
+        importlib.import_module(name) for name in ("contest", "peers", "seeded_models")
     )
     calibration = np.load(EXAMPLES / "digits_calib.npz")["image"]
-    entry = random_models.Entry(EXAMPLES / "digits.onnx", calibration, calibration[:4])
+    entry = seeded_models.Entry(EXAMPLES / "digits.onnx", calibration, calibration[:4])
     case = contest.Case.make("digits", entry, tmp_path)
     ours = contest.compile_ours(case, "c")
     assert ours.exact
@@ -62,13 +62,13 @@ def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("benchmarks")
-def test_random_models_are_the_known_ones() -> None:
-    random_models = importlib.import_module("random_models")
-    model, macs = random_models.MODELS["mobilenet_v2"]()
+def test_seeded_models_are_the_known_ones() -> None:
+    seeded_models = importlib.import_module("seeded_models")
+    model, macs = seeded_models.MODELS["mobilenet_v2"]()
     assert macs == 300_774_272
-    assert model.SerializeToString() == random_models.MODELS["mobilenet_v2"]()[0].SerializeToString()
-    samples = random_models.smooth_noise(2, 5)
+    assert model.SerializeToString() == seeded_models.MODELS["mobilenet_v2"]()[0].SerializeToString()
+    samples = seeded_models.smooth_noise(2, 5)
     assert np.allclose([samples.mean(), samples.std()], [0, 1], atol=1e-3)
-    deviations, dead = random_models.layer_statistics(model, samples[:1])
+    deviations, dead = seeded_models.layer_statistics(model, samples[:1])
     assert max(deviations) < 10 * min(deviations)
     assert dead < 0.05

@@ -1,7 +1,7 @@
 """ONNX models without data: known architectures, 224x224 to 1000 classes, with seeded random weights.
 
-    python benchmarks/random_models.py build/random
-    python benchmarks/random_models.py build/random --models resnet18
+    python benchmarks/seeded_models.py build/random
+    python benchmarks/seeded_models.py build/random --models resnet18
 
 Convolutions are initialised after He et al., each BatchNormalization normalises with the statistics that its input has
 on a few samples, and then scales by about N(1, 0.1) and shifts by about N(0, 0.1): layers behave as in a trained network,
@@ -122,7 +122,7 @@ class Builder:
             self._constants,
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="random_models"
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="seeded_models"
         )
         helper.set_model_props(model, {"macs": str(self.macs)})
         onnx.checker.check_model(model)
