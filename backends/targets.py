@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from qcc.backends.arm import ARM_LEVELS
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
@@ -87,21 +88,23 @@ register_target(
     )
 )
 register_target(host_target(processor_features()))
-register_target(
-    Target(
-        name="arm-neon",
-        description="64-bit Arm, NEON",
-        compilers=(
-            Compiler(("aarch64-linux-gnu-gcc",), "install gcc-aarch64-linux-gnu"),
-            _zig("-target", "aarch64-linux-musl"),
-        ),
-        kernels=KERNELS,
-        link_flags=("-static",),
-        runner=("qemu-aarch64",),
-        runner_install="install qemu-user",
-        features=("neon",),
+for _arm in ARM_LEVELS:
+    register_target(
+        Target(
+            name=_arm.target,
+            description=f"64-bit Arm, {_arm.title}",
+            compilers=(
+                Compiler(("aarch64-linux-gnu-gcc",), "install gcc-aarch64-linux-gnu"),
+                _zig("-target", "aarch64-linux-musl"),
+            ),
+            kernels=(*_arm.kernels, *KERNELS),
+            flags=("-O3", f"-march={_arm.architecture}"),
+            link_flags=("-static",),
+            runner=("qemu-aarch64", "-cpu", _arm.cpu),
+            runner_install="install qemu-user",
+            features=_arm.features,
+        )
     )
-)
 register_target(
     Target(
         name="cortex-m4",
