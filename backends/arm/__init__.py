@@ -1,0 +1,1 @@
+"""Arm processors: kernels in intrinsics, selected before the portable ones."""
