@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,46 @@ BAND_BYTES = 2048  # of a depthwise convolution's workspace, where that is enoug
 SHIFTS = (33, 54)  # those that qcc_arm_dsp.h can do
 
 
+def _out_of_range(step: Step) -> NDArray[np.bool_]:
+    """Channels, [C], whose rounding constant does not lie in the upper half of the product with room for the zero_point."""
+    shift = requantize_constants(step, step.output.type.shape[-1])["shift"]
+    return (shift < SHIFTS[0]) | (shift > SHIFTS[1])
+
+
+def _images(step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Least and greatest output of each channel less the zero_point, [C], from the proven accumulators."""
+    node, channels = step.nodes[-1], step.output.type.shape[-1]
+    planned = requantize_constants(step, channels)
+    multiplier, shift = planned["multiplier"].astype(np.int64), planned["shift"].astype(np.int64)
+    ends = []
+    for name, default in (("acc_min", -(2**31)), ("acc_max", 2**31 - 1)):
+        known = constant(node, name)
+        acc = np.broadcast_to(default if known is None else known.astype(np.int64), channels)
+        ends.append(np.clip((acc * multiplier + (1 << (shift - 1))) >> shift, -255, 255))
+    return ends[0], ends[1]
+
+
 def _accepts_requantize(step: Step) -> str | None:
-    """The rounding constant must lie in the upper half of the product, with room for the zero_point."""
-    shift = requantize_constants(step)["shift"]
-    if shift.min() < SHIFTS[0] or shift.max() > SHIFTS[1]:
-        return f"shifts from {shift.min()} to {shift.max()}, the kernel has {SHIFTS[0]} to {SHIFTS[1]}"
+    """Shifts in range, or the channel is constant; what a residual operand may be."""
+    low, high = _images(step)
+    if (_out_of_range(step) & (low != high)).any():
+        return f"a shift is not from {SHIFTS[0]} to {SHIFTS[1]}"
     return accepts_skip(step)
 
 
-def _constants(step: Step, packed: NDArray[np.int8], multiple: int = 1) -> dict[str, NDArray[Any] | None]:
-    """weights, channels s32[C, 3] padded to ``multiple``, skip_multiplier: the constants of all kernels."""
+@dataclass(frozen=True)
+class _Numbers:
+    """``weights`` as in the graph; ``channels``: s32[C, 3], bias, multiplier, shift - 32; ``skip_multiplier``: s32[C] or None.
+
+    A constant channel whose shift is out of range becomes a bias of its value, without weights.
+    """
+
+    weights: NDArray[np.int8]
+    channels: NDArray[np.int32]
+    skip_multiplier: NDArray[np.int32] | None
+
+
+def _numbers(step: Step) -> _Numbers:
     op, weights = step.root.op, constant(step.root, "w")
     assert isinstance(op, Conv2d | Dense)
     assert weights is not None
@@ -44,16 +75,18 @@ def _constants(step: Step, packed: NDArray[np.int8], multiple: int = 1) -> dict[
     bias = folded_bias(step, weights, op.x_zero_point, term).astype(np.int64)
     if skip is not None and skip_multiplier is not None:
         bias -= zero_point(skip) * skip_multiplier.astype(np.int64)
-    planned = requantize_constants(step, step.output.type.shape[-1])
+    planned = requantize_constants(step, len(bias))
+    still = _out_of_range(step)
+    bias = np.where(still, _images(step)[0] * 8, bias)
+    multiplier = np.where(still, 2**30, planned["multiplier"])
+    shift = np.where(still, 33, planned["shift"])
     # the sums wrap around like the accumulator does, and end where it is proved to end
     wrapped = bias.astype(np.uint64).astype(np.uint32).view(np.int32)
-    channels = np.stack([wrapped, planned["multiplier"], planned["shift"] - 32], axis=-1)
-    padding = np.tile(np.array([[0, 0, 1]], np.int32), (-len(channels) % multiple, 1))
-    return {
-        "weights": np.ascontiguousarray(packed),
-        "channels": np.concatenate([channels, padding]),
-        "skip_multiplier": skip_multiplier,
-    }
+    return _Numbers(
+        np.where(still.reshape(-1, *[1] * (weights.ndim - 1)), 0, weights).astype(np.int8),
+        np.stack([wrapped, multiplier, shift - 32], axis=-1).astype(np.int32),
+        None if skip_multiplier is None else np.where(still, 0, skip_multiplier).astype(np.int32),
+    )
 
 
 def _padded(array: NDArray[Any], *axes: int) -> NDArray[Any]:
@@ -62,15 +95,21 @@ def _padded(array: NDArray[Any], *axes: int) -> NDArray[Any]:
 
 
 # ---------------------------------------------------------------- convolution
-def _runs(step: Step) -> NDArray[np.int8]:
+def _runs(step: Step, weights: NDArray[Any]) -> NDArray[np.int8]:
     """Weights s8[O, runs, run], as s8_conv2d_dsp.c reads them."""
-    op, weights = step.root.op, constant(step.root, "w")
-    assert weights is not None
+    op = step.root.op
     if isinstance(op, Dense):
         return _padded(weights[:, None, :], 2)
     assert isinstance(op, Conv2d)
     outputs, _, kw, channels = weights.shape
     return _padded(weights.reshape(outputs, -1, kw * channels if op.dilations[1] == 1 else channels), 2)
+
+
+def _column(step: Step) -> int:
+    """Elements of the column of an output pixel."""
+    weights = constant(step.root, "w")
+    assert weights is not None
+    return _runs(step, weights)[0].size
 
 
 def _conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
@@ -92,10 +131,15 @@ def _conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
         )
         shape = {
             "batch": 1,
-            **{"input_height": rows, "input_width": 1, "input_channels": inputs},
-            **{"output_height": rows, "output_width": 1, "output_channels": outputs},
+            "input_height": rows,
+            "input_width": 1,
+            "input_channels": inputs,
+            "output_height": rows,
+            "output_width": 1,
+            "output_channels": outputs,
             **dict.fromkeys(ones, 1),
-            **{"pad_top": 0, "pad_left": 0},
+            "pad_top": 0,
+            "pad_left": 0,
         }
         pad_value = 0
     return {**shape, "pad_value": pad_value, "band": band, **requantize_params(step)}
@@ -111,7 +155,7 @@ def accepts_short(step: Step) -> str | None:
     """Columns that fit on the stack."""
     if (reason := accepts_conv2d(step)) is not None:
         return reason
-    column = _runs(step)[0].size
+    column = _column(step)
     return None if column <= SHORT else f"columns of {column} elements, the kernel has {SHORT}"
 
 
@@ -128,14 +172,20 @@ def is_in_place(step: Step) -> str | None:
 def lower_conv2d(step: Step) -> Call:
     """s8_conv2d_dsp: columns in the workspace."""
     call = lower_short(step)
-    column = _runs(step)[0].size
+    column = _column(step)
     return Call(call.params, call.constants, 2 * PIXELS * column, call.inputs)
 
 
 def lower_short(step: Step) -> Call:
     """s8_conv2d_short_dsp."""
     inputs = (step.root.input(0), skip_operand(step)[0])
-    return Call(_conv2d_params(step), _constants(step, _runs(step)), inputs=inputs)
+    numbers = _numbers(step)
+    constants = {
+        "weights": _runs(step, numbers.weights),
+        "channels": numbers.channels,
+        "skip_multiplier": numbers.skip_multiplier,
+    }
+    return Call(_conv2d_params(step), constants, inputs=inputs)
 
 
 # ---------------------------------------------------------------- depthwise
@@ -164,9 +214,8 @@ def is_in_place_depthwise(step: Step) -> str | None:
 
 def lower_depthwise(step: Step) -> Call:
     """s8_depthwise_conv2d_dsp: as many rows of output from one copy of the input as the workspace should hold."""
-    op, weights = step.root.op, constant(step.root, "w")
+    op = step.root.op
     assert isinstance(op, Conv2d)
-    assert weights is not None
     _, height, width, channels = step.output.type.shape
     stride = op.strides[0]
     row_bytes = 4 * 2 * ((width + 1) // 2 * 2 + 2 if stride == 1 else 2 * width + 2)
@@ -174,8 +223,13 @@ def lower_depthwise(step: Step) -> Call:
     band = -(-height // -(-height // band))  # as many bands, of even sizes
     workspace = ((band - 1) * stride + 3) * row_bytes
     inputs = (step.root.input(0), skip_operand(step)[0])
-    packed = weights.reshape(channels, 9)
-    return Call(_conv2d_params(step, band), _constants(step, packed), workspace, inputs)
+    numbers = _numbers(step)
+    constants = {
+        "weights": numbers.weights.reshape(channels, 9),
+        "channels": numbers.channels,
+        "skip_multiplier": numbers.skip_multiplier,
+    }
+    return Call(_conv2d_params(step, band), constants, workspace, inputs)
 
 
 # ---------------------------------------------------------------- one row of activations
@@ -188,14 +242,17 @@ def accepts_row(step: Step) -> str | None:
 
 def lower_dense(step: Step) -> Call:
     """s8_dense_dsp."""
-    weights = constant(step.root, "w")
-    assert weights is not None
-    outputs, inputs = weights.shape
-    padded = _padded(weights, 0, 1)
-    packed = padded.reshape(len(padded) // 4, 4, -1, 4).swapaxes(1, 2)
+    numbers = _numbers(step)
+    outputs, inputs = numbers.weights.shape
+    padded = _padded(numbers.weights, 0, 1)
+    padding = np.tile(np.array([[0, 0, 1]], np.int32), (len(padded) - outputs, 1))
+    constants = {
+        "weights": np.ascontiguousarray(padded.reshape(len(padded) // 4, 4, -1, 4).swapaxes(1, 2)),
+        "channels": np.concatenate([numbers.channels, padding]),
+        "skip_multiplier": numbers.skip_multiplier,
+    }
     params = {"input_channels": inputs, "output_channels": outputs, **requantize_params(step)}
-    operands = (step.root.input(0), skip_operand(step)[0])
-    return Call(params, _constants(step, packed, 4), inputs=operands)
+    return Call(params, constants, inputs=(step.root.input(0), skip_operand(step)[0]))
 
 
 # ---------------------------------------------------------------- rows

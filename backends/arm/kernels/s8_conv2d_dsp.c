@@ -38,12 +38,80 @@ enum { PIXELS = 4, QUAD = 2 * PIXELS, SHORT = 32 }; /* QUAD: words of four activ
   "smlad %[s1], %[odd], r3, %[s1]\n\t"             \
   "smlad %[s2], %[odd], r4, %[s2]\n\t"             \
   "smlad %[s3], %[odd], r5, %[s3]\n\t"
-#define QCC_QUADS(text)                                                                                     \
-  __asm__(text                                                                                              \
-          : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [w] "+r"(w), [x] "+r"(x),           \
-            [even] "=&r"(even), [odd] "=&r"(odd)                                                            \
-          :                                                                                                 \
-          : "r2", "r3", "r4", "r5", "memory")
+
+/* Columns of four pixels, and what all channels share. */
+typedef struct {
+  const int8_t *weights;
+  const int32_t *channels;
+  const int32_t *skip_multiplier;
+  uint32_t *columns;
+  int32_t quads, outputs;
+  int32_t zero_point, low, high;
+  int32_t narrow; /* [low, high] is not all of int8 */
+} tile;
+
+/* All channels of four pixels that are `step` bytes apart. With a step of 0 only the first pixel counts. */
+static inline __attribute__((always_inline)) void compute_tile(const tile *t, const int8_t *skip, int8_t *output,
+                                                               ptrdiff_t step) {
+  const int8_t *w = t->weights;
+  const int32_t *channel = t->channels, *skip_multiplier = t->skip_multiplier;
+  int8_t *const end = output + t->outputs;
+  do {
+    const uint32_t *x = t->columns;
+    int32_t n = t->quads;
+    uint32_t even, odd;
+    int32_t s0 = channel[0], s1 = s0, s2 = s0, s3 = s0;
+    __asm__(
+        "subs %[n], #4\n\t"
+        "blt 2f\n"
+        "1:\n\t" QCC_QUAD QCC_QUAD QCC_QUAD QCC_QUAD
+        "subs %[n], #4\n\t"
+        "bge 1b\n"
+        "2:\n\t"
+        "lsls %[n], %[n], #31\n\t" /* carry: bit 1 of the rest, sign: bit 0 */
+        "bcc 3f\n\t" QCC_QUAD QCC_QUAD
+        "3:\n\t"
+        "bpl 4f\n\t" QCC_QUAD
+        "4:\n\t"
+        : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [w] "+r"(w), [x] "+r"(x), [n] "+r"(n),
+          [even] "=&r"(even), [odd] "=&r"(odd)
+        :
+        : "r2", "r3", "r4", "r5", "cc", "memory");
+    if (skip) {
+      const int32_t m = *skip_multiplier++;
+      s0 += skip[0] * m;
+      s1 += skip[step] * m;
+      s2 += skip[2 * step] * m;
+      s3 += skip[3 * step] * m;
+      ++skip;
+    }
+    const qcc_dsp_channel c = qcc_dsp_channel_at(channel, t->zero_point);
+    s0 = qcc_dsp_requantize(s0, c);
+    s1 = qcc_dsp_requantize(s1, c);
+    s2 = qcc_dsp_requantize(s2, c);
+    s3 = qcc_dsp_requantize(s3, c);
+    if (t->narrow) {
+      s0 = qcc_dsp_clamp(s0, t->low, t->high);
+      s1 = qcc_dsp_clamp(s1, t->low, t->high);
+      s2 = qcc_dsp_clamp(s2, t->low, t->high);
+      s3 = qcc_dsp_clamp(s3, t->low, t->high);
+    }
+    output[3 * step] = (int8_t)s3;
+    output[2 * step] = (int8_t)s2;
+    output[step] = (int8_t)s1;
+    output[0] = (int8_t)s0;
+    channel += 3;
+  } while (++output != end);
+}
+
+/* Two functions, so that the one without a residual operand has registers enough. */
+static __attribute__((noinline)) void compute_sum(const tile *t, const int8_t *skip, int8_t *output, ptrdiff_t step) {
+  compute_tile(t, skip, output, step);
+}
+
+static __attribute__((noinline)) void compute_plain(const tile *t, int8_t *output, ptrdiff_t step) {
+  compute_tile(t, NULL, output, step);
+}
 
 /* Widens `count` bytes into the column of one pixel; returns where it goes on. */
 static uint32_t *widen(const int8_t *from, int32_t count, uint32_t *column) {
@@ -117,16 +185,16 @@ static void convolve(const qcc_dsp_conv2d_params *params, const int8_t *input, c
   const qcc_dsp_conv2d_params p = *params;
   const int32_t runs = p.kernel_height * (p.dilation_width == 1 ? 1 : p.kernel_width);
   const int32_t run = p.input_channels * (p.dilation_width == 1 ? p.kernel_width : 1);
-  const int32_t quads = runs * ((run + 3) >> 2);
-  const int32_t pixels = p.batch * p.output_height * p.output_width;
   const int32_t pointwise = p.kernel_height * p.kernel_width * p.stride_height * p.stride_width == 1 &&
                             p.input_width == p.output_width && p.input_height == p.output_height;
-  const int32_t narrow = p.low > -128 || p.high < 127;
-  const ptrdiff_t step = p.output_channels;
+  const tile t = {weights,           channels,          skip_multiplier,
+                  columns,           runs * ((run + 3) >> 2), p.output_channels,
+                  p.output_zero_point, p.low,           p.high,
+                  p.low > -128 || p.high < 127};
   int32_t oy = 0, ox = 0;
 
-  for (int32_t pixel = 0; pixel < pixels; pixel += PIXELS) {
-    const int32_t count = pixels - pixel < PIXELS ? pixels - pixel : PIXELS;
+  for (int32_t pixels = p.batch * p.output_height * p.output_width; pixels > 0;) {
+    const int32_t count = pixels >= PIXELS ? PIXELS : 1; /* the last ones one by one */
     for (int32_t j = 0; j < count; ++j) {
       if (pointwise) {
         (void)widen(input, p.input_channels, columns + j);
@@ -142,64 +210,15 @@ static void convolve(const qcc_dsp_conv2d_params *params, const int8_t *input, c
         }
       }
     }
-
-    const int8_t *w = weights;
-    for (int32_t o = 0; o < p.output_channels; ++o, ++output) {
-      const uint32_t *x = columns;
-      uint32_t even, odd;
-      int32_t s0, s1, s2, s3, n;
-      s0 = s1 = s2 = s3 = channels[3 * o];
-      for (n = quads; n >= 4; n -= 4) {
-        QCC_QUADS(QCC_QUAD QCC_QUAD QCC_QUAD QCC_QUAD);
-      }
-      if (n & 2) {
-        QCC_QUADS(QCC_QUAD QCC_QUAD);
-      }
-      if (n & 1) {
-        QCC_QUADS(QCC_QUAD);
-      }
-      if (skip) {
-        const int32_t m = skip_multiplier[o];
-        s0 += skip[0] * m;
-        if (count == PIXELS) {
-          s1 += skip[step] * m;
-          s2 += skip[2 * step] * m;
-          s3 += skip[3 * step] * m;
-        } else {
-          s1 += count > 1 ? skip[step] * m : 0;
-          s2 += count > 2 ? skip[2 * step] * m : 0;
-        }
-        ++skip;
-      }
-      const qcc_dsp_channel c = qcc_dsp_channel_at(channels + 3 * o, p.output_zero_point);
-      s0 = qcc_dsp_requantize(s0, c);
-      s1 = qcc_dsp_requantize(s1, c);
-      s2 = qcc_dsp_requantize(s2, c);
-      s3 = qcc_dsp_requantize(s3, c);
-      if (narrow) {
-        s0 = qcc_dsp_clamp(s0, p.low, p.high);
-        s1 = qcc_dsp_clamp(s1, p.low, p.high);
-        s2 = qcc_dsp_clamp(s2, p.low, p.high);
-        s3 = qcc_dsp_clamp(s3, p.low, p.high);
-      }
-      output[0] = (int8_t)s0;
-      if (count == PIXELS) {
-        output[step] = (int8_t)s1;
-        output[2 * step] = (int8_t)s2;
-        output[3 * step] = (int8_t)s3;
-      } else {
-        if (count > 1) {
-          output[step] = (int8_t)s1;
-        }
-        if (count > 2) {
-          output[2 * step] = (int8_t)s2;
-        }
-      }
-    }
-    output += (count - 1) * step;
+    const ptrdiff_t step = count == PIXELS ? p.output_channels : 0;
     if (skip) {
-      skip += (count - 1) * step;
+      compute_sum(&t, skip, output, step);
+      skip += count * p.output_channels;
+    } else {
+      compute_plain(&t, output, step);
     }
+    output += count * p.output_channels;
+    pixels -= count;
   }
 }
 
