@@ -222,14 +222,9 @@ def lower_depthwise(step: Step) -> Call:
     band = min(height, max(1, (BAND_BYTES // row_bytes - 3) // stride + 1))
     band = -(-height // -(-height // band))  # as many bands, of even sizes
     workspace = ((band - 1) * stride + 3) * row_bytes
-    inputs = (step.root.input(0), skip_operand(step)[0])
     numbers = _numbers(step)
-    constants = {
-        "weights": numbers.weights.reshape(channels, 9),
-        "channels": numbers.channels,
-        "skip_multiplier": numbers.skip_multiplier,
-    }
-    return Call(_conv2d_params(step, band), constants, workspace, inputs)
+    constants = {"weights": numbers.weights.reshape(channels, 9), "channels": numbers.channels}
+    return Call(_conv2d_params(step, band), constants, workspace, inputs=(step.root.input(0),))
 
 
 # ---------------------------------------------------------------- one row of activations
@@ -266,6 +261,8 @@ def _both(first: Any, second: Any) -> Any:
 
 _CONV = "qcc_dsp_conv2d_params"
 
+_DENSE = "qcc_dsp_dense_params"
+
 DSP_KERNELS: tuple[Kernel, ...] = tuple(
     Kernel(
         pattern=pattern,
@@ -279,21 +276,35 @@ DSP_KERNELS: tuple[Kernel, ...] = tuple(
         variant=variant,
         in_place=(0, 1) if variant else (1,),
     )
-    for root, name, params_type, lower, accepts, priority, variant in (
-        ("conv2d", "conv2d", _CONV, lower_conv2d, accepts_conv2d, 10, ""),
-        ("conv2d", "conv2d", _CONV, lower_conv2d, _both(accepts_conv2d, is_in_place), 11, "in place"),
-        ("conv2d", "conv2d_short", _CONV, lower_short, accepts_short, 12, ""),
-        ("conv2d", "conv2d_short", _CONV, lower_short, _both(accepts_short, is_in_place), 13, "in place"),
-        ("conv2d", "depthwise_conv2d", _CONV, lower_depthwise, accepts_depthwise_dsp, 14, ""),
+    for roots, name, params_type, lower, accepts, priority, variant in (
+        (("conv2d", "dense"), "conv2d", _CONV, lower_conv2d, accepts_conv2d, 10, ""),
         (
-            *("conv2d", "depthwise_conv2d", _CONV, lower_depthwise),
+            ("conv2d", "dense"),
+            "conv2d",
+            _CONV,
+            lower_conv2d,
+            _both(accepts_conv2d, is_in_place),
+            11,
+            "in place",
+        ),
+        (("conv2d", "dense"), "conv2d_short", _CONV, lower_short, accepts_short, 12, ""),
+        (
+            ("conv2d", "dense"),
+            "conv2d_short",
+            _CONV,
+            lower_short,
+            _both(accepts_short, is_in_place),
+            13,
+            "in place",
+        ),
+        (("dense",), "dense", _DENSE, lower_dense, accepts_row, 14, ""),
+        (("conv2d",), "depthwise_conv2d", _CONV, lower_depthwise, accepts_depthwise_dsp, 14, ""),
+        (
+            *(("conv2d",), "depthwise_conv2d", _CONV, lower_depthwise),
             *(_both(accepts_depthwise_dsp, is_in_place_depthwise), 15, "in place"),
         ),
-        ("dense", "conv2d", _CONV, lower_conv2d, accepts_conv2d, 10, ""),
-        ("dense", "conv2d", _CONV, lower_conv2d, _both(accepts_conv2d, is_in_place), 11, "in place"),
-        ("dense", "conv2d_short", _CONV, lower_short, accepts_short, 12, ""),
-        ("dense", "conv2d_short", _CONV, lower_short, _both(accepts_short, is_in_place), 13, "in place"),
-        ("dense", "dense", "qcc_dsp_dense_params", lower_dense, accepts_row, 14, ""),
     )
+    for root in roots
     for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
+    if name != "depthwise_conv2d" or pattern == "conv2d+requantize"
 )

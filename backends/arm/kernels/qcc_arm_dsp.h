@@ -46,9 +46,9 @@ void qcc_s8_conv2d_short_dsp(const qcc_dsp_conv2d_params *params, const int8_t *
                              const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                              const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
 
-void qcc_s8_depthwise_conv2d_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+void qcc_s8_depthwise_conv2d_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input,
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
-                                 const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
+                                 int8_t *output, void *workspace);
 
 typedef struct {
   int32_t input_channels, output_channels;
