@@ -120,8 +120,6 @@ class _Core:
 
 
 _CORES = (
-    # the board has an M4, which runs all code for an M0
-    _Core("m0", "Cortex-M0, integers only", ("-mfloat-abi=soft",), "thumb-freestanding-eabi", "mps2-an386"),
     _Core(
         *("m4", "Cortex-M4F", ("-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
         *("mps2-an386", DSP_KERNELS, ("dsp",), 4),
@@ -130,6 +128,8 @@ _CORES = (
         *("m7", "Cortex-M7F", ("-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
         *("mps2-an500", DSP_KERNELS, ("dsp",), 4),
     ),
+    # the board has an M4, which runs all code for an M0
+    _Core("m0", "Cortex-M0, integers only", ("-mfloat-abi=soft",), "thumb-freestanding-eabi", "mps2-an386"),
 )
 
 for _core in _CORES:
