@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.backends.arm.cortex_m import DSP_KERNELS
+from qcc.backends.arm.mve import MVE_KERNELS
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
@@ -117,6 +118,7 @@ class _Core:
     kernels: tuple[Kernel, ...] = ()
     features: tuple[str, ...] = ()
     granularity: int = 1
+    linker_script: str = "cortex_m_mps2.ld"
 
 
 _CORES = (
@@ -127,6 +129,10 @@ _CORES = (
     _Core(
         *("m7", "Cortex-M7F", ("-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
         *("mps2-an500", DSP_KERNELS, ("dsp",), 4),
+    ),
+    _Core(
+        *("m55", "Cortex-M55", ("-mfloat-abi=hard",), "thumb-freestanding-eabihf", "mps3-an547"),
+        *((*MVE_KERNELS, *DSP_KERNELS), ("mve",), 4, "cortex_m_mps3.ld"),
     ),
     # the board has an M4, which runs all code for an M0
     _Core("m0", "Cortex-M0, integers only", ("-mfloat-abi=soft",), "thumb-freestanding-eabi", "mps2-an386"),
@@ -156,6 +162,7 @@ for _core in _CORES:
             features=_core.features,
             channel_granularity=_core.granularity,
             semihosting=True,
+            linker_script=_core.linker_script,
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from qcc.backends.scalar.lowering import constant, requantize_constants, requant
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 
+Accepts = Callable[[Step], str | None]
 KERNELS_FOLDER = Path(__file__).parent / "kernels"
 PIXELS = 4  # of output that s8_conv2d_dsp.c computes together
 SHORT = 32  # elements of a column that s8_conv2d_short_dsp keeps on the stack
@@ -47,7 +49,7 @@ def _images(step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return ends[0], ends[1]
 
 
-def _accepts_requantize(step: Step) -> str | None:
+def accepts_requantize(step: Step) -> str | None:
     """Shifts in range, or the channel is constant; what a residual operand may be."""
     low, high = _images(step)
     if (_out_of_range(step) & (low != high)).any():
@@ -56,7 +58,7 @@ def _accepts_requantize(step: Step) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Numbers:
+class Numbers:
     """``weights`` as in the graph; ``channels``: s32[C, 3], bias, multiplier, shift - 32; ``skip_multiplier``: s32[C] or None.
 
     A constant channel whose shift is out of range becomes a bias of its value, without weights.
@@ -67,7 +69,8 @@ class _Numbers:
     skip_multiplier: NDArray[np.int32] | None
 
 
-def _numbers(step: Step) -> _Numbers:
+def numbers_of(step: Step) -> Numbers:
+    """The constants of a convolution or dense layer."""
     op, weights = step.root.op, constant(step.root, "w")
     assert isinstance(op, Conv2d | Dense)
     assert weights is not None
@@ -82,7 +85,7 @@ def _numbers(step: Step) -> _Numbers:
     shift = np.where(still, 33, planned["shift"])
     # the sums wrap around like the accumulator does, and end where it is proved to end
     wrapped = bias.astype(np.uint64).astype(np.uint32).view(np.int32)
-    return _Numbers(
+    return Numbers(
         np.where(still.reshape(-1, *[1] * (weights.ndim - 1)), 0, weights).astype(np.int8),
         np.stack([wrapped, multiplier, shift - 32], axis=-1).astype(np.int32),
         None if skip_multiplier is None else np.where(still, 0, skip_multiplier).astype(np.int32),
@@ -112,7 +115,7 @@ def _column(step: Step) -> int:
     return _runs(step, weights)[0].size
 
 
-def _conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
+def conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
     """A dense layer of many rows is a 1x1 convolution over an image one pixel wide."""
     op, weights = step.root.op, constant(step.root, "w")
     assert weights is not None
@@ -148,7 +151,7 @@ def _conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
 def accepts_conv2d(step: Step) -> str | None:
     """One group; a dense layer has one."""
     op = step.root.op
-    return "more than one group" if isinstance(op, Conv2d) and op.groups != 1 else _accepts_requantize(step)
+    return "more than one group" if isinstance(op, Conv2d) and op.groups != 1 else accepts_requantize(step)
 
 
 def accepts_short(step: Step) -> str | None:
@@ -179,13 +182,13 @@ def lower_conv2d(step: Step) -> Call:
 def lower_short(step: Step) -> Call:
     """s8_conv2d_short_dsp."""
     inputs = (step.root.input(0), skip_operand(step)[0])
-    numbers = _numbers(step)
+    numbers = numbers_of(step)
     constants = {
         "weights": _runs(step, numbers.weights),
         "channels": numbers.channels,
         "skip_multiplier": numbers.skip_multiplier,
     }
-    return Call(_conv2d_params(step), constants, inputs=inputs)
+    return Call(conv2d_params(step), constants, inputs=inputs)
 
 
 # ---------------------------------------------------------------- depthwise
@@ -201,7 +204,7 @@ def accepts_depthwise_dsp(step: Step) -> str | None:
         return f"strides of {op.strides[0]} and {op.strides[1]}"
     if step.output.type.shape[-1] % 4 != 0:
         return "the channels are no multiple of 4"
-    return _accepts_requantize(step)
+    return accepts_requantize(step)
 
 
 def is_in_place_depthwise(step: Step) -> str | None:
@@ -222,9 +225,9 @@ def lower_depthwise(step: Step) -> Call:
     band = min(height, max(1, (BAND_BYTES // row_bytes - 3) // stride + 1))
     band = -(-height // -(-height // band))  # as many bands, of even sizes
     workspace = ((band - 1) * stride + 3) * row_bytes
-    numbers = _numbers(step)
+    numbers = numbers_of(step)
     constants = {"weights": numbers.weights.reshape(channels, 9), "channels": numbers.channels}
-    return Call(_conv2d_params(step, band), constants, workspace, inputs=(step.root.input(0),))
+    return Call(conv2d_params(step, band), constants, workspace, inputs=(step.root.input(0),))
 
 
 # ---------------------------------------------------------------- one row of activations
@@ -232,12 +235,12 @@ def accepts_row(step: Step) -> str | None:
     """One row."""
     if step.output.type.elements != step.output.type.shape[-1]:
         return "more than one row"
-    return _accepts_requantize(step)
+    return accepts_requantize(step)
 
 
 def lower_dense(step: Step) -> Call:
     """s8_dense_dsp."""
-    numbers = _numbers(step)
+    numbers = numbers_of(step)
     outputs, inputs = numbers.weights.shape
     padded = _padded(numbers.weights, 0, 1)
     padding = np.tile(np.array([[0, 0, 1]], np.int32), (len(padded) - outputs, 1))
@@ -255,7 +258,8 @@ def _source(name: str) -> Path:
     return KERNELS_FOLDER / f"s8_{name}_dsp.c"
 
 
-def _both(first: Any, second: Any) -> Any:
+def both(first: Accepts, second: Accepts) -> Accepts:
+    """Accepts what both accept."""
     return lambda step: first(step) or second(step)
 
 
@@ -283,7 +287,7 @@ DSP_KERNELS: tuple[Kernel, ...] = tuple(
             "conv2d",
             _CONV,
             lower_conv2d,
-            _both(accepts_conv2d, is_in_place),
+            both(accepts_conv2d, is_in_place),
             11,
             "in place",
         ),
@@ -293,7 +297,7 @@ DSP_KERNELS: tuple[Kernel, ...] = tuple(
             "conv2d_short",
             _CONV,
             lower_short,
-            _both(accepts_short, is_in_place),
+            both(accepts_short, is_in_place),
             13,
             "in place",
         ),
@@ -301,7 +305,7 @@ DSP_KERNELS: tuple[Kernel, ...] = tuple(
         (("conv2d",), "depthwise_conv2d", _CONV, lower_depthwise, accepts_depthwise_dsp, 14, ""),
         (
             *(("conv2d",), "depthwise_conv2d", _CONV, lower_depthwise),
-            *(_both(accepts_depthwise_dsp, is_in_place_depthwise), 15, "in place"),
+            *(both(accepts_depthwise_dsp, is_in_place_depthwise), 15, "in place"),
         ),
     )
     for root in roots

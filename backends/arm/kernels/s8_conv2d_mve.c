@@ -1,0 +1,156 @@
+/* s8_conv2d_mve: 2-D convolution with requantization and an optional residual operand, on vectors of 16 bytes.
+ *
+ * input    int8[batch][input_height][input_width][input_channels]
+ * skip     int8, shape of the output, or NULL
+ * weights  int8[output_channels / 4][taps / 16][4 channels][16 taps], both zero-padded; a tap is one weight of a filter
+ * channels int32[output_channels / 4][4][4], see qcc_arm_mve.h; all zero_points are folded in the bias
+ * skip_multiplier  int32[output_channels], zero-padded to a multiple of 4, or NULL
+ * output   int8[batch][output_height][output_width][output_channels]; may be written over skip, and over the input where
+ *          the kernel is 1x1 with strides of 1 and there are no more output channels than input channels
+ * workspace  int8[2 pixels][taps rounded up to 16]
+ *
+ *   acc = bias[o] + sum w[o][a][b][c] * x'[...] + skip * skip_multiplier[o]
+ *   output = requantize(acc), saturated to [low, high]
+ *
+ * x' is the input surrounded by pad_value. The inputs of two output pixels are copied into columns; then four channels
+ * at a time take 128 products from six loads. What a column has beyond its taps meets weights of 0.
+ * Accumulator: int32; every partial sum fits, as proved by the compiler.
+ * Reference: Conv2d.int_ref in qcc/ir/ops/conv.py, Add.int_ref, Requantize.int_ref.
+ */
+#include "qcc_arm_mve.h"
+
+enum { VECTOR = 16, FOUR = 4, CONSTANTS = 16 };
+
+static int8_t *copy_bytes(int8_t *to, const int8_t *from, int32_t count) {
+  for (int32_t left = count; left > 0; left -= VECTOR, from += VECTOR, to += VECTOR) {
+    const mve_pred16_t some = vctp8q((uint32_t)left);
+    vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
+  }
+  return to - (-count & (VECTOR - 1));
+}
+
+static int8_t *fill_bytes(int8_t *to, int32_t value, int32_t count) {
+  const int8x16_t vector = vdupq_n_s8((int8_t)value);
+  for (int32_t left = count; left > 0; left -= VECTOR, to += VECTOR) {
+    vstrbq_p_s8(to, vector, vctp8q((uint32_t)left));
+  }
+  return count > 0 ? to - (-count & (VECTOR - 1)) : to;
+}
+
+/* The column of the output pixel whose tap (0, 0) is at (y0, x0). */
+static void fill_column(const qcc_dsp_conv2d_params *p, const int8_t *input, int32_t y0, int32_t x0, int8_t *column) {
+  const int32_t whole_rows = p->dilation_width == 1;
+  const int32_t runs = whole_rows ? 1 : p->kernel_width;
+  const int32_t taps = whole_rows ? p->kernel_width : 1;
+  const int32_t channels = p->input_channels;
+  for (int32_t a = 0; a < p->kernel_height; ++a) {
+    const int32_t y = y0 + a * p->dilation_height;
+    const int32_t inside = y >= 0 && y < p->input_height;
+    for (int32_t b = 0; b < runs; ++b) {
+      const int32_t x = x0 + b * p->dilation_width;
+      const int32_t first = inside ? qcc_dsp_clamp(-x, 0, taps) : taps; /* taps before it are padding */
+      const int32_t end = qcc_dsp_clamp(p->input_width - x, first, taps);
+      column = fill_bytes(column, p->pad_value, first * channels);
+      if (end > first) {
+        column = copy_bytes(column, input + ((ptrdiff_t)y * p->input_width + x + first) * channels,
+                            (end - first) * channels);
+      }
+      column = fill_bytes(column, p->pad_value, (taps - end) * channels);
+    }
+  }
+}
+
+/* Up to four channels of a pixel from their sums. */
+static inline __attribute__((always_inline)) void store(const qcc_dsp_conv2d_params *p, int32x4_t acc, const int8_t *skip,
+                                                        const int32_t *skip_multiplier, const int32_t *channels,
+                                                        mve_pred16_t some, int8_t *output) {
+  if (skip) {
+    acc = vaddq_s32(acc, vmulq_s32(vldrbq_z_s32(skip, some), vldrwq_s32(skip_multiplier)));
+  }
+  acc = qcc_mve_requantize(acc, channels);
+  acc = vminq_s32(vmaxq_s32(acc, vdupq_n_s32(p->low)), vdupq_n_s32(p->high));
+  vstrbq_p_s32(output, acc, some);
+}
+
+/* All channels of two pixels; of the first alone without `two`. */
+static inline __attribute__((always_inline)) void compute_pixels(const qcc_dsp_conv2d_params *p, int32_t vectors,
+                                                                 const int8_t *skip, const int8_t *w,
+                                                                 const int32_t *channels, const int32_t *skip_multiplier,
+                                                                 const int8_t *columns, int32_t two, int8_t *output) {
+  for (int32_t left = p->output_channels; left > 0; left -= FOUR, output += FOUR, channels += CONSTANTS) {
+    const int8_t *x0 = columns, *x1 = columns + vectors * VECTOR;
+    const mve_pred16_t some = vctp32q((uint32_t)left);
+    int32_t n = vectors, s00 = channels[0], s01 = channels[1], s02 = channels[2], s03 = channels[3];
+    int32_t s10 = s00, s11 = s01, s12 = s02, s13 = s03;
+    __asm__(
+        "1:\n\t" /* the sums need all even registers, lr too: no low-overhead loop */
+        "vldrb.8 q0, [%[x0]], #16\n\t"
+        "vldrb.8 q2, [%[w]], #16\n\t"
+        "vmladava.s8 %[s00], q0, q2\n\t"
+        "vldrb.8 q1, [%[x1]], #16\n\t"
+        "vmladava.s8 %[s10], q1, q2\n\t"
+        "vldrb.8 q3, [%[w]], #16\n\t"
+        "vmladava.s8 %[s01], q0, q3\n\t"
+        "vldrb.8 q2, [%[w]], #16\n\t"
+        "vmladava.s8 %[s11], q1, q3\n\t"
+        "vmladava.s8 %[s02], q0, q2\n\t"
+        "vldrb.8 q3, [%[w]], #16\n\t"
+        "vmladava.s8 %[s12], q1, q2\n\t"
+        "vmladava.s8 %[s03], q0, q3\n\t"
+        "vmladava.s8 %[s13], q1, q3\n\t"
+        "subs %[n], #1\n\t"
+        "bne 1b\n\t"
+        : [s00] "+Te"(s00), [s01] "+Te"(s01), [s02] "+Te"(s02), [s03] "+Te"(s03), [s10] "+Te"(s10), [s11] "+Te"(s11),
+          [s12] "+Te"(s12), [s13] "+Te"(s13), [w] "+r"(w), [x0] "+r"(x0), [x1] "+r"(x1), [n] "+r"(n)
+        :
+        : "q0", "q1", "q2", "q3", "cc", "memory");
+    const int32x4_t first = {s00, s01, s02, s03}, second = {s10, s11, s12, s13};
+    store(p, first, skip, skip_multiplier, channels, some, output);
+    if (two) {
+      store(p, second, skip ? skip + p->output_channels : skip, skip_multiplier, channels, some,
+            output + p->output_channels);
+    }
+    if (skip) {
+      skip += FOUR;
+      skip_multiplier += FOUR;
+    }
+  }
+}
+
+void qcc_s8_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                       const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                       const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace) {
+  const qcc_dsp_conv2d_params p = *params;
+  const int32_t taps = p.kernel_height * p.kernel_width * p.input_channels;
+  const int32_t vectors = (taps + VECTOR - 1) / VECTOR;
+  const int32_t pointwise = p.kernel_height * p.kernel_width * p.stride_height * p.stride_width == 1 &&
+                            p.input_width == p.output_width && p.input_height == p.output_height;
+  int8_t *columns = (int8_t *)workspace;
+  int32_t oy = 0, ox = 0;
+  for (int32_t pixels = p.batch * p.output_height * p.output_width; pixels > 0; pixels -= 2) {
+    const int32_t count = pixels > 1 ? 2 : 1;
+    for (int32_t j = 0; j < count; ++j) {
+      if (pointwise) {
+        (void)copy_bytes(columns + j * vectors * VECTOR, input, taps);
+        input += taps;
+      } else {
+        fill_column(&p, input, oy * p.stride_height - p.pad_top, ox * p.stride_width - p.pad_left,
+                    columns + j * vectors * VECTOR);
+        if (++ox == p.output_width) {
+          ox = 0;
+          if (++oy == p.output_height) {
+            oy = 0;
+            input += (ptrdiff_t)p.input_height * p.input_width * p.input_channels;
+          }
+        }
+      }
+    }
+    if (skip) {
+      compute_pixels(&p, vectors, skip, weights, channels, skip_multiplier, columns, count > 1, output);
+      skip += count * p.output_channels;
+    } else {
+      compute_pixels(&p, vectors, NULL, weights, channels, NULL, columns, count > 1, output);
+    }
+    output += count * p.output_channels;
+  }
+}
