@@ -60,61 +60,92 @@ static void fill_column(const qcc_dsp_conv2d_params *p, const int8_t *input, int
   }
 }
 
-/* Up to four channels of a pixel from their sums. */
-static inline __attribute__((always_inline)) void store(const qcc_dsp_conv2d_params *p, int32x4_t acc, const int8_t *skip,
-                                                        const int32_t *skip_multiplier, const int32_t *channels,
-                                                        mve_pred16_t some, int8_t *output) {
-  if (skip) {
-    acc = vaddq_s32(acc, vmulq_s32(vldrbq_z_s32(skip, some), vldrwq_s32(skip_multiplier)));
-  }
-  acc = qcc_mve_requantize(acc, channels);
-  acc = vminq_s32(vmaxq_s32(acc, vdupq_n_s32(p->low)), vdupq_n_s32(p->high));
-  vstrbq_p_s32(output, acc, some);
-}
+/* Columns of two pixels, and what all channels share. */
+typedef struct {
+  const int8_t *weights;
+  const int32_t *channels;
+  const int32_t *skip_multiplier;
+  const int8_t *x0, *x1;
+  int32_t vectors, outputs;
+  int32_t low, high;
+} tile;
 
-/* All channels of two pixels; of the first alone without `two`. */
-static inline __attribute__((always_inline)) void compute_pixels(const qcc_dsp_conv2d_params *p, int32_t vectors,
-                                                                 const int8_t *skip, const int8_t *w,
-                                                                 const int32_t *channels, const int32_t *skip_multiplier,
-                                                                 const int8_t *columns, int32_t two, int8_t *output) {
-  for (int32_t left = p->output_channels; left > 0; left -= FOUR, output += FOUR, channels += CONSTANTS) {
-    const int8_t *x0 = columns, *x1 = columns + vectors * VECTOR;
-    const mve_pred16_t some = vctp32q((uint32_t)left);
-    int32_t n = vectors, s00 = channels[0], s01 = channels[1], s02 = channels[2], s03 = channels[3];
-    int32_t s10 = s00, s11 = s01, s12 = s02, s13 = s03;
-    __asm__(
-        "1:\n\t" /* the sums need all even registers, lr too: no low-overhead loop */
-        "vldrb.8 q0, [%[x0]], #16\n\t"
-        "vldrb.8 q2, [%[w]], #16\n\t"
-        "vmladava.s8 %[s00], q0, q2\n\t"
-        "vldrb.8 q1, [%[x1]], #16\n\t"
-        "vmladava.s8 %[s10], q1, q2\n\t"
-        "vldrb.8 q3, [%[w]], #16\n\t"
-        "vmladava.s8 %[s01], q0, q3\n\t"
-        "vldrb.8 q2, [%[w]], #16\n\t"
-        "vmladava.s8 %[s11], q1, q3\n\t"
-        "vmladava.s8 %[s02], q0, q2\n\t"
-        "vldrb.8 q3, [%[w]], #16\n\t"
-        "vmladava.s8 %[s12], q1, q2\n\t"
-        "vmladava.s8 %[s03], q0, q3\n\t"
-        "vmladava.s8 %[s13], q1, q3\n\t"
-        "subs %[n], #1\n\t"
-        "bne 1b\n\t"
-        : [s00] "+Te"(s00), [s01] "+Te"(s01), [s02] "+Te"(s02), [s03] "+Te"(s03), [s10] "+Te"(s10), [s11] "+Te"(s11),
-          [s12] "+Te"(s12), [s13] "+Te"(s13), [w] "+r"(w), [x0] "+r"(x0), [x1] "+r"(x1), [n] "+r"(n)
-        :
-        : "q0", "q1", "q2", "q3", "cc", "memory");
-    const int32x4_t first = {s00, s01, s02, s03}, second = {s10, s11, s12, s13};
-    store(p, first, skip, skip_multiplier, channels, some, output);
-    if (two) {
-      store(p, second, skip ? skip + p->output_channels : skip, skip_multiplier, channels, some,
-            output + p->output_channels);
-    }
-    if (skip) {
-      skip += FOUR;
+/* Six loads and eight dot products of one vector of taps: `dot` is vmladav or vmladava. */
+#define QCC_DOTS(dot)                      \
+  "vldrb.8 q0, [%[x0]], #16\n\t"           \
+  "vldrb.8 q2, [%[w]], #16\n\t"            \
+  dot ".s8 %[s00], q0, q2\n\t"             \
+  "vldrb.8 q1, [%[x1]], #16\n\t"           \
+  dot ".s8 %[s10], q1, q2\n\t"             \
+  "vldrb.8 q3, [%[w]], #16\n\t"            \
+  dot ".s8 %[s01], q0, q3\n\t"             \
+  "vldrb.8 q2, [%[w]], #16\n\t"            \
+  dot ".s8 %[s11], q1, q3\n\t"             \
+  dot ".s8 %[s02], q0, q2\n\t"             \
+  "vldrb.8 q3, [%[w]], #16\n\t"            \
+  dot ".s8 %[s12], q1, q2\n\t"             \
+  dot ".s8 %[s03], q0, q3\n\t"             \
+  dot ".s8 %[s13], q1, q3\n\t"
+
+/* All channels of two pixels, which may be the same. */
+static inline __attribute__((always_inline)) void compute_tile(const tile *t, const int8_t *skip0, const int8_t *skip1,
+                                                               int8_t *y0, int8_t *y1) {
+  const int8_t *w = t->weights;
+  const int32_t *channels = t->channels, *skip_multiplier = t->skip_multiplier;
+  const int32x4_t low = vdupq_n_s32(t->low), high = vdupq_n_s32(t->high);
+  for (int32_t left = t->outputs; left > 0; left -= FOUR) {
+    const int8_t *x0 = t->x0, *x1 = t->x1;
+    int32_t n = t->vectors, s00, s01, s02, s03, s10, s11, s12, s13;
+    __asm__(/* the sums need all even registers, lr too: no low-overhead loop */
+            QCC_DOTS("vmladav")
+            "subs %[n], #1\n\t"
+            "beq 2f\n"
+            "1:\n\t" QCC_DOTS("vmladava")
+            "subs %[n], #1\n\t"
+            "bne 1b\n"
+            "2:\n\t"
+            : [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),
+              [s11] "=&Te"(s11), [s12] "=&Te"(s12), [s13] "=&Te"(s13), [w] "+r"(w), [x0] "+r"(x0), [x1] "+r"(x1),
+              [n] "+r"(n)
+            :
+            : "q0", "q1", "q2", "q3", "cc", "memory");
+    int32x4_t acc0 = {s00, s01, s02, s03}, acc1 = {s10, s11, s12, s13};
+    const int32x4_t bias = vldrwq_s32(channels);
+    acc0 = vaddq_s32(acc0, bias);
+    acc1 = vaddq_s32(acc1, bias);
+    if (skip0) {
+      const mve_pred16_t some = vctp32q((uint32_t)left);
+      const int32x4_t m = vldrwq_s32(skip_multiplier);
+      acc0 = vaddq_s32(acc0, vmulq_s32(vldrbq_z_s32(skip0, some), m));
+      acc1 = vaddq_s32(acc1, vmulq_s32(vldrbq_z_s32(skip1, some), m));
+      skip0 += FOUR;
+      skip1 += FOUR;
       skip_multiplier += FOUR;
     }
+    acc0 = vmaxq_s32(vminq_s32(qcc_mve_requantize(acc0, channels), high), low);
+    acc1 = vmaxq_s32(vminq_s32(qcc_mve_requantize(acc1, channels), high), low);
+    if (left >= FOUR) {
+      vstrbq_s32(y1, acc1);
+      vstrbq_s32(y0, acc0);
+    } else {
+      const mve_pred16_t some = vctp32q((uint32_t)left);
+      vstrbq_p_s32(y1, acc1, some);
+      vstrbq_p_s32(y0, acc0, some);
+    }
+    y0 += FOUR;
+    y1 += FOUR;
+    channels += CONSTANTS;
   }
+}
+
+/* Two functions, so that the one without a residual operand has registers enough. */
+static __attribute__((noinline)) void compute_sum(const tile *t, const int8_t *skip0, const int8_t *skip1, int8_t *y0,
+                                                  int8_t *y1) {
+  compute_tile(t, skip0, skip1, y0, y1);
+}
+
+static __attribute__((noinline)) void compute_plain(const tile *t, int8_t *y0, int8_t *y1) {
+  compute_tile(t, NULL, NULL, y0, y1);
 }
 
 void qcc_s8_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
@@ -125,17 +156,17 @@ void qcc_s8_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
   const int32_t vectors = (taps + VECTOR - 1) / VECTOR;
   const int32_t pointwise = p.kernel_height * p.kernel_width * p.stride_height * p.stride_width == 1 &&
                             p.input_width == p.output_width && p.input_height == p.output_height;
-  int8_t *columns = (int8_t *)workspace;
+  int8_t *const columns[2] = {(int8_t *)workspace, (int8_t *)workspace + vectors * VECTOR};
+  tile t = {weights, channels, skip_multiplier, columns[0], columns[1], vectors, p.output_channels, p.low, p.high};
   int32_t oy = 0, ox = 0;
   for (int32_t pixels = p.batch * p.output_height * p.output_width; pixels > 0; pixels -= 2) {
     const int32_t count = pixels > 1 ? 2 : 1;
     for (int32_t j = 0; j < count; ++j) {
       if (pointwise) {
-        (void)copy_bytes(columns + j * vectors * VECTOR, input, taps);
+        (void)copy_bytes(columns[j], input, taps);
         input += taps;
       } else {
-        fill_column(&p, input, oy * p.stride_height - p.pad_top, ox * p.stride_width - p.pad_left,
-                    columns + j * vectors * VECTOR);
+        fill_column(&p, input, oy * p.stride_height - p.pad_top, ox * p.stride_width - p.pad_left, columns[j]);
         if (++ox == p.output_width) {
           ox = 0;
           if (++oy == p.output_height) {
@@ -145,11 +176,13 @@ void qcc_s8_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
         }
       }
     }
+    const ptrdiff_t second = (count - 1) * p.output_channels; /* 0: the last pixel is computed twice */
+    t.x1 = columns[count - 1];
     if (skip) {
-      compute_pixels(&p, vectors, skip, weights, channels, skip_multiplier, columns, count > 1, output);
+      compute_sum(&t, skip, skip + second, output, output + second);
       skip += count * p.output_channels;
     } else {
-      compute_pixels(&p, vectors, NULL, weights, channels, NULL, columns, count > 1, output);
+      compute_plain(&t, output, output + second);
     }
     output += count * p.output_channels;
   }

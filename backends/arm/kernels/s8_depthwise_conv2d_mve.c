@@ -19,44 +19,70 @@
 
 enum { VECTOR = 16, TAPS = 9, CONSTANTS = 16 };
 
-static inline int8x16_t load(const int8_t *from, int32_t whole, mve_pred16_t some) {
-  return whole ? vldrbq_s8(from) : vldrbq_z_s8(from, some);
-}
+#define QCC_WHOLE "vldrb.8 "
+#define QCC_SOME "vpst\n\tvldrbt.8 " /* lanes that are not there become 0 */
+/* The tap whose pointer is at taps + at: even products in q2, odd ones in q0. */
+#define QCC_TAP(load, at)                  \
+  "ldr %[x], [%[taps], #" at "]\n\t"       \
+  "add %[x], %[offset]\n\t" load           \
+  "q0, [%[x]]\n\t"                         \
+  "vldrb.8 q1, [%[w]], #16\n\t"            \
+  "vmullb.s8 q2, q0, q1\n\t"               \
+  "vmullt.s8 q0, q0, q1\n\t"
+/* Adds the products of another tap. */
+#define QCC_SECOND(load, at)               \
+  "ldr %[x], [%[taps], #" at "]\n\t"       \
+  "add %[x], %[offset]\n\t" load           \
+  "q1, [%[x]]\n\t"                         \
+  "vldrb.8 q3, [%[w]], #16\n\t"            \
+  "vmullb.s8 q1, q1, q3\n\t"               \
+  "vadd.i16 q2, q2, q1\n\t" load           \
+  "q1, [%[x]]\n\t"                         \
+  "vmullt.s8 q1, q1, q3\n\t"               \
+  "vadd.i16 q0, q0, q1\n\t"
+/* Widens the products and adds them to the sums. */
+#define QCC_WIDEN                          \
+  "vmovlb.s16 q1, q2\n\t"                  \
+  "vadd.i32 %q[a0], %q[a0], q1\n\t"        \
+  "vmovlt.s16 q1, q2\n\t"                  \
+  "vadd.i32 %q[a1], %q[a1], q1\n\t"        \
+  "vmovlb.s16 q1, q0\n\t"                  \
+  "vadd.i32 %q[a2], %q[a2], q1\n\t"        \
+  "vmovlt.s16 q1, q0\n\t"                  \
+  "vadd.i32 %q[a3], %q[a3], q1\n\t"
+#define QCC_PAIR(load, at0, at1) QCC_TAP(load, at0) QCC_SECOND(load, at1) QCC_WIDEN
+#define QCC_TAPS(load) \
+  QCC_PAIR(load, "0", "4") QCC_PAIR(load, "8", "12") QCC_PAIR(load, "16", "20") QCC_PAIR(load, "24", "28") \
+  QCC_TAP(load, "32") QCC_WIDEN
+#define QCC_OPERANDS                                                                                            \
+  : [a0] "+w"(acc0), [a1] "+w"(acc1), [a2] "+w"(acc2), [a3] "+w"(acc3), [w] "+r"(w), [x] "=&r"(x)               \
+  : [taps] "r"(taps), [offset] "r"(offset), [left] "r"(left)                                                    \
+  : "q0", "q1", "q2", "q3", "memory"
 
-/* 16 channels of an output pixel, or, where not `whole`, those of the predicate. */
-static inline __attribute__((always_inline)) void compute_pixel(const qcc_dsp_conv2d_params *p, const int8_t *const *taps,
-                                                                ptrdiff_t offset, const int8_t *w, const int32_t *channels,
-                                                                int32_t whole, mve_pred16_t some, int8_t *output) {
+/* The channels of an output pixel from `offset` on: 16, or the last `left`. */
+static inline __attribute__((always_inline)) void compute_channels(const int8_t *const *taps, ptrdiff_t offset,
+                                                                   const int8_t *w, const int32_t *channels, int32_t left,
+                                                                   int8x16_t low, int8x16_t high, int8_t *output) {
   int32x4_t acc0 = vldrwq_s32(channels), acc1 = vldrwq_s32(channels + CONSTANTS);
   int32x4_t acc2 = vldrwq_s32(channels + 2 * CONSTANTS), acc3 = vldrwq_s32(channels + 3 * CONSTANTS);
-#pragma GCC unroll 9
-  for (int t = 0; t < TAPS; t += 2) {
-    int8x16_t x = load(taps[t] + offset, whole, some), v = vldrbq_s8(w + t * VECTOR);
-    int16x8_t even = vmullbq_int_s8(x, v), odd = vmulltq_int_s8(x, v);
-    if (t + 1 < TAPS) {
-      x = load(taps[t + 1] + offset, whole, some);
-      v = vldrbq_s8(w + (t + 1) * VECTOR);
-      even = vaddq_s16(even, vmullbq_int_s8(x, v));
-      odd = vaddq_s16(odd, vmulltq_int_s8(x, v));
-    }
-    acc0 = vaddq_s32(acc0, vmovlbq_s16(even));
-    acc1 = vaddq_s32(acc1, vmovltq_s16(even));
-    acc2 = vaddq_s32(acc2, vmovlbq_s16(odd));
-    acc3 = vaddq_s32(acc3, vmovltq_s16(odd));
+  const int8_t *x;
+  if (left >= VECTOR) {
+    __asm__(QCC_TAPS(QCC_WHOLE) QCC_OPERANDS);
+  } else { /* compilers cannot be told of the predicate register: it is left as vctp8q(left) below sets it */
+    __asm__("vctp.8 %[left]\n\t" QCC_TAPS(QCC_SOME) QCC_OPERANDS);
   }
   acc0 = qcc_mve_requantize(acc0, channels);
   acc1 = qcc_mve_requantize(acc1, channels + CONSTANTS);
   acc2 = qcc_mve_requantize(acc2, channels + 2 * CONSTANTS);
   acc3 = qcc_mve_requantize(acc3, channels + 3 * CONSTANTS);
-  int16x8_t even = vdupq_n_s16(0), odd = even;
-  even = vqmovntq_s32(vqmovnbq_s32(even, acc0), acc1);
-  odd = vqmovntq_s32(vqmovnbq_s32(odd, acc2), acc3);
-  int8x16_t y = vqmovntq_s16(vqmovnbq_s16(vdupq_n_s8(0), even), odd);
-  y = vminq_s8(vmaxq_s8(y, vdupq_n_s8((int8_t)p->low)), vdupq_n_s8((int8_t)p->high));
-  if (whole) {
+  const int16x8_t even = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(acc0), acc0), acc1);
+  const int16x8_t odd = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(acc2), acc2), acc3);
+  int8x16_t y = vqmovntq_s16(vqmovnbq_s16(vreinterpretq_s8_s16(even), even), odd);
+  y = vminq_s8(vmaxq_s8(y, low), high);
+  if (left >= VECTOR) {
     vstrbq_s8(output, y);
   } else {
-    vstrbq_p_s8(output, y, some);
+    vstrbq_p_s8(output, y, vctp8q((uint32_t)left));
   }
 }
 
@@ -64,6 +90,7 @@ void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace) {
   const qcc_dsp_conv2d_params p = *params;
+  const int8x16_t low = vdupq_n_s8((int8_t)p.low), high = vdupq_n_s8((int8_t)p.high);
   int8_t *padding = (int8_t *)workspace;
   for (int32_t c = 0; c < p.input_channels; ++c) {
     padding[c] = (int8_t)p.pad_value;
@@ -85,14 +112,8 @@ void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8
         }
         const int8_t *w = weights;
         const int32_t *constants = channels;
-        ptrdiff_t c = 0;
-        for (; c + VECTOR <= p.output_channels; c += VECTOR) {
-          compute_pixel(&p, taps, c, w, constants, 1, 0, output + c);
-          w += TAPS * VECTOR;
-          constants += 4 * CONSTANTS;
-        }
-        if (c < p.output_channels) {
-          compute_pixel(&p, taps, c, w, constants, 0, vctp8q((uint32_t)(p.output_channels - c)), output + c);
+        for (int32_t c = 0; c < p.output_channels; c += VECTOR, w += TAPS * VECTOR, constants += 4 * CONSTANTS) {
+          compute_channels(taps, c, w, constants, p.output_channels - c, low, high, output + c);
         }
       }
     }
