@@ -21,20 +21,35 @@
 
 enum { VECTOR = 16, FOUR = 4, CONSTANTS = 16 };
 
-static int8_t *copy_bytes(int8_t *to, const int8_t *from, int32_t count) {
-  for (int32_t left = count; left > 0; left -= VECTOR, from += VECTOR, to += VECTOR) {
-    const mve_pred16_t some = vctp8q((uint32_t)left);
-    vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
-  }
-  return to - (-count & (VECTOR - 1));
+/* Both end where the next byte goes. The loops turn off the lanes that the last vector has too many. */
+static inline int8_t *copy_bytes(int8_t *to, const int8_t *from, int32_t count) {
+  int8_t *at = to;
+  __asm__ volatile(
+      "wlstp.8 lr, %[count], 2f\n"
+      "1:\n\t"
+      "vldrb.8 q0, [%[from]], #16\n\t"
+      "vstrb.8 q0, [%[to]], #16\n\t"
+      "letp lr, 1b\n"
+      "2:\n\t"
+      : [to] "+r"(at), [from] "+r"(from)
+      : [count] "r"(count)
+      : "lr", "q0", "memory");
+  return to + count;
 }
 
-static int8_t *fill_bytes(int8_t *to, int32_t value, int32_t count) {
-  const int8x16_t vector = vdupq_n_s8((int8_t)value);
-  for (int32_t left = count; left > 0; left -= VECTOR, to += VECTOR) {
-    vstrbq_p_s8(to, vector, vctp8q((uint32_t)left));
-  }
-  return count > 0 ? to - (-count & (VECTOR - 1)) : to;
+static inline int8_t *fill_bytes(int8_t *to, int32_t value, int32_t count) {
+  int8_t *at = to;
+  __asm__ volatile(
+      "vdup.8 q0, %[value]\n\t"
+      "wlstp.8 lr, %[count], 2f\n"
+      "1:\n\t"
+      "vstrb.8 q0, [%[to]], #16\n\t"
+      "letp lr, 1b\n"
+      "2:\n\t"
+      : [to] "+r"(at)
+      : [count] "r"(count), [value] "r"(value)
+      : "lr", "q0", "memory");
+  return to + count;
 }
 
 /* The column of the output pixel whose tap (0, 0) is at (y0, x0). */
@@ -48,14 +63,16 @@ static void fill_column(const qcc_dsp_conv2d_params *p, const int8_t *input, int
     const int32_t inside = y >= 0 && y < p->input_height;
     for (int32_t b = 0; b < runs; ++b) {
       const int32_t x = x0 + b * p->dilation_width;
-      const int32_t first = inside ? qcc_dsp_clamp(-x, 0, taps) : taps; /* taps before it are padding */
-      const int32_t end = qcc_dsp_clamp(p->input_width - x, first, taps);
-      column = fill_bytes(column, p->pad_value, first * channels);
-      if (end > first) {
-        column = copy_bytes(column, input + ((ptrdiff_t)y * p->input_width + x + first) * channels,
-                            (end - first) * channels);
+      const int8_t *from = input + ((ptrdiff_t)y * p->input_width + x) * channels;
+      if (inside && x >= 0 && x + taps <= p->input_width) {
+        column = copy_bytes(column, from, taps * channels);
+      } else {
+        const int32_t first = inside ? qcc_dsp_clamp(-x, 0, taps) : taps; /* taps before it are padding */
+        const int32_t end = qcc_dsp_clamp(p->input_width - x, first, taps);
+        column = fill_bytes(column, p->pad_value, first * channels);
+        column = copy_bytes(column, from + first * channels, (end - first) * channels);
+        column = fill_bytes(column, p->pad_value, (taps - end) * channels);
       }
-      column = fill_bytes(column, p->pad_value, (taps - end) * channels);
     }
   }
 }
