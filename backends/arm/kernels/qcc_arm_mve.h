@@ -26,12 +26,6 @@ void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace);
 
-/* `channels` from the bias of the four on. */
-static inline int32x4_t qcc_mve_requantize(int32x4_t acc, const int32_t *channels) {
-  const int32x4_t high = vmulhq_s32(acc, vldrwq_s32(channels + 4));
-  return vshlq_s32(vaddq_s32(high, vldrwq_s32(channels + 8)), vldrwq_s32(channels + 12));
-}
-
 #ifdef __cplusplus
 }
 #endif

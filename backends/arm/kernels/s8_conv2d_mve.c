@@ -112,6 +112,7 @@ static inline __attribute__((always_inline)) void compute_tile(const tile *t, co
   const int32x4_t low = vdupq_n_s32(t->low), high = vdupq_n_s32(t->high);
   for (int32_t left = t->outputs; left > 0; left -= FOUR) {
     const int8_t *x0 = t->x0, *x1 = t->x1;
+    int32x4_t acc0, acc1;
     int32_t n = t->vectors, s00, s01, s02, s03, s10, s11, s12, s13;
     __asm__(/* the sums need all even registers, lr too: no low-overhead loop */
             QCC_DOTS("vmladav")
@@ -121,15 +122,18 @@ static inline __attribute__((always_inline)) void compute_tile(const tile *t, co
             "subs %[n], #1\n\t"
             "bne 1b\n"
             "2:\n\t"
-            : [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),
+            "vmov q0[2], q0[0], %[s00], %[s02]\n\t"
+            "vldrw.32 q2, [%[channels]]\n\t"
+            "vmov q0[3], q0[1], %[s01], %[s03]\n\t"
+            "vadd.i32 %q[acc0], q0, q2\n\t"
+            "vmov q1[2], q1[0], %[s10], %[s12]\n\t"
+            "vmov q1[3], q1[1], %[s11], %[s13]\n\t"
+            "vadd.i32 %q[acc1], q1, q2\n\t"
+            : [acc0] "=w"(acc0), [acc1] "=w"(acc1), [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),
               [s11] "=&Te"(s11), [s12] "=&Te"(s12), [s13] "=&Te"(s13), [w] "+r"(w), [x0] "+r"(x0), [x1] "+r"(x1),
               [n] "+r"(n)
-            :
+            : [channels] "r"(channels)
             : "q0", "q1", "q2", "q3", "cc", "memory");
-    int32x4_t acc0 = {s00, s01, s02, s03}, acc1 = {s10, s11, s12, s13};
-    const int32x4_t bias = vldrwq_s32(channels);
-    acc0 = vaddq_s32(acc0, bias);
-    acc1 = vaddq_s32(acc1, bias);
     if (skip0) {
       const mve_pred16_t some = vctp32q((uint32_t)left);
       const int32x4_t m = vldrwq_s32(skip_multiplier);
@@ -139,18 +143,27 @@ static inline __attribute__((always_inline)) void compute_tile(const tile *t, co
       skip1 += FOUR;
       skip_multiplier += FOUR;
     }
-    acc0 = vmaxq_s32(vminq_s32(qcc_mve_requantize(acc0, channels), high), low);
-    acc1 = vmaxq_s32(vminq_s32(qcc_mve_requantize(acc1, channels), high), low);
-    if (left >= FOUR) {
-      vstrbq_s32(y1, acc1);
-      vstrbq_s32(y0, acc0);
-    } else {
-      const mve_pred16_t some = vctp32q((uint32_t)left);
-      vstrbq_p_s32(y1, acc1, some);
-      vstrbq_p_s32(y0, acc0, some);
-    }
-    y0 += FOUR;
-    y1 += FOUR;
+    __asm__ volatile(
+        "vldrw.32 q0, [%[channels], #16]\n\t"
+        "vmulh.s32 %q[acc0], %q[acc0], q0\n\t"
+        "vmulh.s32 %q[acc1], %q[acc1], q0\n\t"
+        "vldrw.32 q1, [%[channels], #32]\n\t"
+        "vadd.i32 %q[acc0], %q[acc0], q1\n\t"
+        "vadd.i32 %q[acc1], %q[acc1], q1\n\t"
+        "vldrw.32 q0, [%[channels], #48]\n\t"
+        "vshl.s32 %q[acc0], %q[acc0], q0\n\t"
+        "vshl.s32 %q[acc1], %q[acc1], q0\n\t"
+        "vmin.s32 %q[acc0], %q[acc0], %q[high]\n\t"
+        "vmin.s32 %q[acc1], %q[acc1], %q[high]\n\t"
+        "vmax.s32 %q[acc0], %q[acc0], %q[low]\n\t"
+        "vmax.s32 %q[acc1], %q[acc1], %q[low]\n\t"
+        "vctp.32 %[left]\n\t"
+        "vpstt\n\t"
+        "vstrbt.32 %q[acc1], [%[y1]], #4\n\t"
+        "vstrbt.32 %q[acc0], [%[y0]], #4\n\t"
+        : [acc0] "+w"(acc0), [acc1] "+w"(acc1), [y0] "+r"(y0), [y1] "+r"(y1)
+        : [channels] "r"(channels), [low] "w"(low), [high] "w"(high), [left] "r"(left)
+        : "q0", "q1", "memory");
     channels += CONSTANTS;
   }
 }

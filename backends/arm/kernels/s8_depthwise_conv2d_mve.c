@@ -17,7 +17,7 @@
  */
 #include "qcc_arm_mve.h"
 
-enum { VECTOR = 16, TAPS = 9, CONSTANTS = 16 };
+enum { VECTOR = 16, TAPS = 9, CONSTANTS = 64 };
 
 #define QCC_WHOLE "vldrb.8 "
 #define QCC_SOME "vpst\n\tvldrbt.8 " /* lanes that are not there become 0 */
@@ -43,46 +43,60 @@ enum { VECTOR = 16, TAPS = 9, CONSTANTS = 16 };
 /* Widens the products and adds them to the sums. */
 #define QCC_WIDEN                          \
   "vmovlb.s16 q1, q2\n\t"                  \
-  "vadd.i32 %q[a0], %q[a0], q1\n\t"        \
+  "vadd.i32 q4, q4, q1\n\t"        \
   "vmovlt.s16 q1, q2\n\t"                  \
-  "vadd.i32 %q[a1], %q[a1], q1\n\t"        \
+  "vadd.i32 q5, q5, q1\n\t"        \
   "vmovlb.s16 q1, q0\n\t"                  \
-  "vadd.i32 %q[a2], %q[a2], q1\n\t"        \
+  "vadd.i32 q6, q6, q1\n\t"        \
   "vmovlt.s16 q1, q0\n\t"                  \
-  "vadd.i32 %q[a3], %q[a3], q1\n\t"
+  "vadd.i32 q7, q7, q1\n\t"
 #define QCC_PAIR(load, at0, at1) QCC_TAP(load, at0) QCC_SECOND(load, at1) QCC_WIDEN
 #define QCC_TAPS(load) \
   QCC_PAIR(load, "0", "4") QCC_PAIR(load, "8", "12") QCC_PAIR(load, "16", "20") QCC_PAIR(load, "24", "28") \
   QCC_TAP(load, "32") QCC_WIDEN
-#define QCC_OPERANDS                                                                                            \
-  : [a0] "+w"(acc0), [a1] "+w"(acc1), [a2] "+w"(acc2), [a3] "+w"(acc3), [w] "+r"(w), [x] "=&r"(x)               \
-  : [taps] "r"(taps), [offset] "r"(offset), [left] "r"(left)                                                    \
-  : "q0", "q1", "q2", "q3", "memory"
+#define QCC_BIAS                           \
+  "vldrw.32 q4, [%[channels]]\n\t"         \
+  "vldrw.32 q5, [%[channels], #64]\n\t"    \
+  "vldrw.32 q6, [%[channels], #128]\n\t"   \
+  "vldrw.32 q7, [%[channels], #192]\n\t"
+/* As in qcc_arm_mve.h. */
+#define QCC_REQUANTIZE(sum, multiplier, rounding, shift) \
+  "vldrw.32 q0, [%[channels], #" multiplier "]\n\t"      \
+  "vmulh.s32 " sum ", " sum ", q0\n\t"                   \
+  "vldrw.32 q1, [%[channels], #" rounding "]\n\t"        \
+  "vadd.i32 " sum ", " sum ", q1\n\t"                    \
+  "vldrw.32 q2, [%[channels], #" shift "]\n\t"           \
+  "vshl.s32 " sum ", " sum ", q2\n\t"
+/* The sums as 16 saturated bytes in q4, within [low, high]. */
+#define QCC_BYTES                                                                               \
+  QCC_REQUANTIZE("q4", "16", "32", "48") QCC_REQUANTIZE("q5", "80", "96", "112")                \
+  QCC_REQUANTIZE("q6", "144", "160", "176") QCC_REQUANTIZE("q7", "208", "224", "240")           \
+  "vqmovnb.s32 q4, q4\n\t"                                                                      \
+  "vqmovnt.s32 q4, q5\n\t"                                                                      \
+  "vqmovnb.s32 q6, q6\n\t"                                                                      \
+  "vqmovnt.s32 q6, q7\n\t"                                                                      \
+  "vqmovnb.s16 q4, q4\n\t"                                                                      \
+  "vqmovnt.s16 q4, q6\n\t"                                                                      \
+  "vdup.8 q0, %[low]\n\t"                                                                       \
+  "vdup.8 q1, %[high]\n\t"                                                                      \
+  "vmax.s8 q4, q4, q0\n\t"                                                                      \
+  "vmin.s8 q4, q4, q1\n\t"
+#define QCC_OPERANDS                                                                            \
+  : [w] "+r"(w), [x] "=&r"(x)                                                                   \
+  : [taps] "r"(taps), [offset] "r"(offset), [left] "r"(left), [channels] "r"(channels), [y] "r"(y), \
+    [low] "r"(p->low), [high] "r"(p->high)                                                      \
+  : "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "memory"
 
-/* The channels of an output pixel from `offset` on: 16, or the last `left`. */
-static inline __attribute__((always_inline)) void compute_channels(const int8_t *const *taps, ptrdiff_t offset,
-                                                                   const int8_t *w, const int32_t *channels, int32_t left,
-                                                                   int8x16_t low, int8x16_t high, int8_t *output) {
-  int32x4_t acc0 = vldrwq_s32(channels), acc1 = vldrwq_s32(channels + CONSTANTS);
-  int32x4_t acc2 = vldrwq_s32(channels + 2 * CONSTANTS), acc3 = vldrwq_s32(channels + 3 * CONSTANTS);
+/* All channels of an output pixel, 16 at a time. Only here are there predicates, of which compilers are not told. */
+static void compute_pixel(const qcc_dsp_conv2d_params *p, const int8_t *const *taps, const int8_t *w,
+                          const int32_t *channels, int8_t *y) {
+  int32_t offset = 0, left = p->output_channels;
   const int8_t *x;
-  if (left >= VECTOR) {
-    __asm__(QCC_TAPS(QCC_WHOLE) QCC_OPERANDS);
-  } else { /* compilers cannot be told of the predicate register: it is left as vctp8q(left) below sets it */
-    __asm__("vctp.8 %[left]\n\t" QCC_TAPS(QCC_SOME) QCC_OPERANDS);
+  for (; left >= VECTOR; left -= VECTOR, offset += VECTOR, channels += CONSTANTS, y += VECTOR) {
+    __asm__ volatile(QCC_BIAS QCC_TAPS(QCC_WHOLE) QCC_BYTES "vstrb.8 q4, [%[y]]\n\t" QCC_OPERANDS);
   }
-  acc0 = qcc_mve_requantize(acc0, channels);
-  acc1 = qcc_mve_requantize(acc1, channels + CONSTANTS);
-  acc2 = qcc_mve_requantize(acc2, channels + 2 * CONSTANTS);
-  acc3 = qcc_mve_requantize(acc3, channels + 3 * CONSTANTS);
-  const int16x8_t even = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(acc0), acc0), acc1);
-  const int16x8_t odd = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(acc2), acc2), acc3);
-  int8x16_t y = vqmovntq_s16(vqmovnbq_s16(vreinterpretq_s8_s16(even), even), odd);
-  y = vminq_s8(vmaxq_s8(y, low), high);
-  if (left >= VECTOR) {
-    vstrbq_s8(output, y);
-  } else {
-    vstrbq_p_s8(output, y, vctp8q((uint32_t)left));
+  if (left > 0) {
+    __asm__ volatile(QCC_BIAS "vctp.8 %[left]\n\t" QCC_TAPS(QCC_SOME) QCC_BYTES "vpst\n\tvstrbt.8 q4, [%[y]]\n\t" QCC_OPERANDS);
   }
 }
 
@@ -90,7 +104,6 @@ void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace) {
   const qcc_dsp_conv2d_params p = *params;
-  const int8x16_t low = vdupq_n_s8((int8_t)p.low), high = vdupq_n_s8((int8_t)p.high);
   int8_t *padding = (int8_t *)workspace;
   for (int32_t c = 0; c < p.input_channels; ++c) {
     padding[c] = (int8_t)p.pad_value;
@@ -110,11 +123,7 @@ void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8
             line += p.dilation_width * p.input_channels;
           }
         }
-        const int8_t *w = weights;
-        const int32_t *constants = channels;
-        for (int32_t c = 0; c < p.output_channels; c += VECTOR, w += TAPS * VECTOR, constants += 4 * CONSTANTS) {
-          compute_channels(taps, c, w, constants, p.output_channels - c, low, high, output + c);
-        }
+        compute_pixel(&p, taps, weights, channels, output);
       }
     }
   }
