@@ -34,7 +34,6 @@ from qcc.passes.plan_accumulators import PlanAccumulators
 pytestmark = [pytest.mark.compiler, pytest.mark.qemu]
 
 SHARED = Path(__file__).resolve().parents[1] / "x86" / "conftest.py"
-DSP = ("cortex-m4", "cortex-m7")
 STRICT = ("-Wconversion", "-pedantic", "-Werror")
 
 
@@ -107,7 +106,13 @@ def random_layer(layer: Any, rng: np.random.Generator) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "seed"),
-    [("cortex-m4", 1), ("cortex-m7", 2), pytest.param("cortex-m4", 3, marks=pytest.mark.slow)],
+    [
+        ("cortex-m4", 1),
+        ("cortex-m7", 2),
+        ("cortex-m55", 4),
+        pytest.param("cortex-m4", 3, marks=pytest.mark.slow),
+        pytest.param("cortex-m55", 5, marks=pytest.mark.slow),
+    ],
 )
 def test_random_layers(name: str, seed: int, tmp_path: Path) -> None:
     target, shared = usable(name), shared_layers()
@@ -118,8 +123,9 @@ def test_random_layers(name: str, seed: int, tmp_path: Path) -> None:
     expected = check(program, net.samples(4), tmp_path, layers)
     assert np.unique(np.concatenate([y.reshape(-1) for y in expected.values()])).size > 200, "saturated"
     symbols = [o.kernel.symbol for o in program.operations]
-    assert np.mean([s.endswith("_dsp") for s in symbols]) > 0.9
-    assert {k.symbol for k in target.kernels if k.symbol.endswith("_dsp")} <= set(symbols)
+    suffix = "_mve" if name == "cortex-m55" else "_dsp"
+    assert np.mean([s.endswith(suffix) for s in symbols]) > 0.9
+    assert {k.symbol for k in target.kernels if k.symbol.endswith(suffix)} <= set(symbols)
 
 
 def chain(channels: Sequence[int], height: int, width: int, rng: np.random.Generator) -> Graph:
@@ -149,13 +155,17 @@ def chain(channels: Sequence[int], height: int, width: int, rng: np.random.Gener
     return graph
 
 
-def test_one_buffer_for_a_chain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cortex-m4", "cortex-m55"])
+def test_one_buffer_for_a_chain(name: str, tmp_path: Path) -> None:
     """Pointwise and depthwise convolutions write over their input; several bands of a depthwise one."""
-    target = usable("cortex-m4")
+    target = usable(name)
     graph = chain([4, 40, 40, 36, 8], 33, 21, np.random.default_rng(5))
     program = build_program(graph, target, "chain")
     samples = {"x": np.random.default_rng(6).integers(-128, 128, (2, 33, 21, 4)).astype(np.int8)}
     check(program, samples, tmp_path, ["y"])
+    if name == "cortex-m55":
+        assert any(o.kernel.variant == "in place" for o in program.operations)
+        return
     assert program.plan.arena_bytes < 33 * 21 * (40 + 8) + 2500
     assert any(o.call.params.get("band", 0) not in (0, 33) for o in program.operations)
 
@@ -185,6 +195,7 @@ def test_constant_channels_with_small_scales(tmp_path: Path) -> None:
     [
         ("cortex-m4", "kws", 16_000),
         ("cortex-m4", "ad", 768),
+        ("cortex-m55", "kws", 16_064),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
@@ -192,6 +203,9 @@ def test_constant_channels_with_small_scales(tmp_path: Path) -> None:
                 ("cortex-m4", "vww", 55_296),
                 ("cortex-m7", "vww", 55_296),
                 ("cortex-m0", "kws", 16_000),
+                ("cortex-m55", "ic", 49_152),
+                ("cortex-m55", "vww", 55_328),
+                ("cortex-m55", "ad", 2_048),
             )
         ),
     ],

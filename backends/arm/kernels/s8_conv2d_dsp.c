@@ -162,6 +162,15 @@ static void fill_column(const qcc_dsp_conv2d_params *p, const int8_t *input, int
   const int32_t runs = whole_rows ? 1 : p->kernel_width;
   const int32_t taps = whole_rows ? p->kernel_width : 1;
   const int32_t count = taps * p->input_channels;
+  if (whole_rows && y0 >= 0 && y0 + (p->kernel_height - 1) * p->dilation_height < p->input_height && x0 >= 0 &&
+      x0 + taps <= p->input_width) {
+    const ptrdiff_t pitch = (ptrdiff_t)p->dilation_height * p->input_width * p->input_channels;
+    const int8_t *from = input + ((ptrdiff_t)y0 * p->input_width + x0) * p->input_channels;
+    for (int32_t a = p->kernel_height; a > 0; --a, from += pitch) {
+      column = widen(from, count, column);
+    }
+    return;
+  }
   for (int32_t a = 0; a < p->kernel_height; ++a) {
     const int32_t y = y0 + a * p->dilation_height;
     const int32_t inside = y >= 0 && y < p->input_height;

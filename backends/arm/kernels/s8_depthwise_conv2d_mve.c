@@ -104,23 +104,33 @@ void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace) {
   const qcc_dsp_conv2d_params p = *params;
+  const ptrdiff_t right = (ptrdiff_t)p.dilation_width * p.input_channels; /* from a tap to the next one */
+  const ptrdiff_t down = (ptrdiff_t)p.dilation_height * p.input_width * p.input_channels;
   int8_t *padding = (int8_t *)workspace;
   for (int32_t c = 0; c < p.input_channels; ++c) {
     padding[c] = (int8_t)p.pad_value;
   }
   for (int32_t n = 0; n < p.batch; ++n, input += (ptrdiff_t)p.input_height * p.input_width * p.input_channels) {
     for (int32_t oy = 0; oy < p.output_height; ++oy) {
-      for (int32_t ox = 0; ox < p.output_width; ++ox, output += p.output_channels) {
+      const int32_t y = oy * p.stride_height - p.pad_top;
+      const int32_t rows_inside = y >= 0 && y + 2 * p.dilation_height < p.input_height;
+      int32_t x = -p.pad_left;
+      for (int32_t ox = 0; ox < p.output_width; ++ox, output += p.output_channels, x += p.stride_width) {
+        const int8_t *line = input + ((ptrdiff_t)y * p.input_width + x) * p.input_channels;
         const int8_t *taps[TAPS];
-        const int8_t **tap = taps;
-        for (int32_t a = 0; a < 3; ++a) {
-          const int32_t y = oy * p.stride_height - p.pad_top + a * p.dilation_height;
-          const int32_t x = ox * p.stride_width - p.pad_left;
-          const int8_t *line = input + ((ptrdiff_t)y * p.input_width + x) * p.input_channels;
-          const int32_t inside = y >= 0 && y < p.input_height;
-          for (int32_t b = 0, at = x; b < 3; ++b, at += p.dilation_width) {
-            *tap++ = inside && at >= 0 && at < p.input_width ? line : padding;
-            line += p.dilation_width * p.input_channels;
+        if (rows_inside && x >= 0 && x + 2 * p.dilation_width < p.input_width) {
+          for (int32_t a = 0; a < TAPS; a += 3, line += down) {
+            taps[a] = line;
+            taps[a + 1] = line + right;
+            taps[a + 2] = line + 2 * right;
+          }
+        } else {
+          for (int32_t a = 0; a < 3; ++a, line += down) {
+            const int32_t at_y = y + a * p.dilation_height, inside = at_y >= 0 && at_y < p.input_height;
+            for (int32_t b = 0; b < 3; ++b) {
+              const int32_t at = x + b * p.dilation_width;
+              taps[3 * a + b] = inside && at >= 0 && at < p.input_width ? line + b * right : padding;
+            }
           }
         }
         compute_pixel(&p, taps, weights, channels, output);
