@@ -112,7 +112,7 @@ def _column(step: Step) -> int:
     """Elements of the column of an output pixel."""
     weights = constant(step.root, "w")
     assert weights is not None
-    return _runs(step, weights)[0].size
+    return int(_runs(step, weights)[0].size)
 
 
 def conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
@@ -183,7 +183,7 @@ def lower_short(step: Step) -> Call:
     """s8_conv2d_short_dsp."""
     inputs = (step.root.input(0), skip_operand(step)[0])
     numbers = numbers_of(step)
-    constants = {
+    constants: dict[str, NDArray[Any] | None] = {
         "weights": _runs(step, numbers.weights),
         "channels": numbers.channels,
         "skip_multiplier": numbers.skip_multiplier,
@@ -226,7 +226,10 @@ def lower_depthwise(step: Step) -> Call:
     band = -(-height // -(-height // band))  # as many bands, of even sizes
     workspace = ((band - 1) * stride + 3) * row_bytes
     numbers = numbers_of(step)
-    constants = {"weights": numbers.weights.reshape(channels, 9), "channels": numbers.channels}
+    constants: dict[str, NDArray[Any] | None] = {
+        "weights": numbers.weights.reshape(channels, 9),
+        "channels": numbers.channels,
+    }
     return Call(conv2d_params(step, band), constants, workspace, inputs=(step.root.input(0),))
 
 
@@ -244,7 +247,7 @@ def lower_dense(step: Step) -> Call:
     outputs, inputs = numbers.weights.shape
     padded = _padded(numbers.weights, 0, 1)
     padding = np.tile(np.array([[0, 0, 1]], np.int32), (len(padded) - outputs, 1))
-    constants = {
+    constants: dict[str, NDArray[Any] | None] = {
         "weights": np.ascontiguousarray(padded.reshape(len(padded) // 4, 4, -1, 4).swapaxes(1, 2)),
         "channels": np.concatenate([numbers.channels, padding]),
         "skip_multiplier": numbers.skip_multiplier,

@@ -48,7 +48,7 @@ def lower_conv2d(step: Step) -> Call:
     flat = numbers.weights.reshape(len(numbers.weights), -1)
     padded = _padded(_padded(flat, 0, FOUR), 1, VECTOR)
     skip = numbers.skip_multiplier
-    constants = {
+    constants: dict[str, NDArray[Any] | None] = {
         "weights": np.ascontiguousarray(
             padded.reshape(-1, FOUR, padded.shape[1] // VECTOR, VECTOR).swapaxes(1, 2)
         ),
@@ -72,7 +72,10 @@ def lower_depthwise(step: Step) -> Call:
     numbers = numbers_of(step)
     taps = _padded(numbers.weights.reshape(-1, 9), 0, VECTOR).reshape(-1, VECTOR, 9).swapaxes(1, 2)
     columns = _constants(numbers, step, VECTOR).reshape(-1, VECTOR, 4)[:, WIDENED].swapaxes(2, 3)
-    constants = {"weights": np.ascontiguousarray(taps), "channels": np.ascontiguousarray(columns)}
+    constants: dict[str, NDArray[Any] | None] = {
+        "weights": np.ascontiguousarray(taps),
+        "channels": np.ascontiguousarray(columns),
+    }
     channels = step.output.type.shape[-1]
     return Call(conv2d_params(step), constants, channels, inputs=(step.root.input(0),))
 

@@ -19,6 +19,11 @@
 #error "this library needs a processor with the DSP extension (Cortex-M4, M7, M33), and a compiler told so: -mcpu=cortex-m4"
 #endif
 
+/* The inner loops need every register; without optimization gcc would keep one for itself. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
+#pragma GCC optimize("O1")
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif

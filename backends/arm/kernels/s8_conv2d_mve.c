@@ -131,18 +131,22 @@ static inline __attribute__((always_inline)) void compute_tile(const tile *t, co
             "subs %[n], #1\n\t"
             "bne 1b\n"
             "2:\n\t"
-            "vmov q0[2], q0[0], %[s00], %[s02]\n\t"
+            : [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),
+              [s11] "=&Te"(s11), [s12] "=&Te"(s12), [s13] "=&Te"(s13), [w] "+r"(w), [x0] "+r"(x0), [x1] "+r"(x1),
+              [n] "+r"(n)
+            :
+            : "q0", "q1", "q2", "q3", "cc", "memory");
+    __asm__("vmov q0[2], q0[0], %[s00], %[s02]\n\t"
             "vldrw.32 q2, [%[channels]]\n\t"
             "vmov q0[3], q0[1], %[s01], %[s03]\n\t"
             "vadd.i32 %q[acc0], q0, q2\n\t"
             "vmov q1[2], q1[0], %[s10], %[s12]\n\t"
             "vmov q1[3], q1[1], %[s11], %[s13]\n\t"
             "vadd.i32 %q[acc1], q1, q2\n\t"
-            : [acc0] "=w"(acc0), [acc1] "=w"(acc1), [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),
-              [s11] "=&Te"(s11), [s12] "=&Te"(s12), [s13] "=&Te"(s13), [w] "+r"(w), [x0] "+r"(x0), [x1] "+r"(x1),
-              [n] "+r"(n)
-            : [channels] "r"(channels)
-            : "q0", "q1", "q2", "q3", "cc", "memory");
+            : [acc0] "=w"(acc0), [acc1] "=w"(acc1)
+            : [s00] "r"(s00), [s01] "r"(s01), [s02] "r"(s02), [s03] "r"(s03), [s10] "r"(s10), [s11] "r"(s11),
+              [s12] "r"(s12), [s13] "r"(s13), [channels] "r"(channels)
+            : "q0", "q1", "q2", "memory");
     if (skip0) {
       const mve_pred16_t some = vctp32q((uint32_t)left);
       const int32x4_t m = vldrwq_s32(skip_multiplier);
@@ -170,7 +174,7 @@ static inline __attribute__((always_inline)) void compute_tile(const tile *t, co
         "vpstt\n\t"
         "vstrbt.32 %q[acc1], [%[y1]], #4\n\t"
         "vstrbt.32 %q[acc0], [%[y0]], #4\n\t"
-        : [acc0] "+w"(acc0), [acc1] "+w"(acc1), [y0] "+r"(y0), [y1] "+r"(y1)
+        : [acc0] "+w"(acc0), [acc1] "+w"(acc1), [y0] "+l"(y0), [y1] "+l"(y1)
         : [channels] "r"(channels), [low] "w"(low), [high] "w"(high), [left] "r"(left)
         : "q0", "q1", "memory");
     channels += CONSTANTS;
