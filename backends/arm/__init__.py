@@ -1,4 +1,4 @@
-"""Arm application processors: kernels in NEON intrinsics, selected before the portable ones."""
+"""Arm processors: kernels in intrinsics, selected before the portable ones."""
 
 from __future__ import annotations
 
