@@ -307,6 +307,7 @@ _count = split_rows("count")
 
 FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_avx2_conv2d_params": (split_window_rows,),
+    "qcc_neon_conv2d_params": (split_window,),
     "qcc_conv2d_params": (split_window,),
     "qcc_f32_conv2d_params": (split_window,),
     "qcc_avx512_conv_params": (split_window, split_vectors),

@@ -29,7 +29,8 @@ class Target:
     ``peak``: C file of ``double qcc_peak(long rounds)``, which does, and returns the number of, multiply-accumulates of
     8-bit integers as fast as the instructions allow: for benchmarks;
     ``channel_granularity``: what removed channels may leave behind is a multiple of this, as the kernels read them;
-    ``semihosting``: programs have no operating system, files and exit go through the debugger.
+    ``semihosting``: programs have no operating system, files and exit go through the debugger; ``linker_script``: theirs,
+    a file of backends/c/runtime.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Target:
     peak: Path | None = None
     channel_granularity: int = 1
     semihosting: bool = False
+    linker_script: str = ""
 
 
 TARGETS: dict[str, Target] = {}

@@ -7,6 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from qcc.backends.arm import ARM_LEVELS
+from qcc.backends.arm.cortex_m import DSP_KERNELS
+from qcc.backends.arm.mve import MVE_KERNELS
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
@@ -87,46 +90,84 @@ register_target(
     )
 )
 register_target(host_target(processor_features()))
-register_target(
-    Target(
-        name="arm-neon",
-        description="64-bit Arm, NEON",
-        compilers=(
-            Compiler(("aarch64-linux-gnu-gcc",), "install gcc-aarch64-linux-gnu"),
-            _zig("-target", "aarch64-linux-musl"),
-        ),
-        kernels=KERNELS,
-        link_flags=("-static",),
-        runner=("qemu-aarch64",),
-        runner_install="install qemu-user",
-        features=("neon",),
-    )
-)
-register_target(
-    Target(
-        name="cortex-m4",
-        description="Arm Cortex-M4F, bare metal",
-        compilers=(
-            Compiler(
-                ("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"),
-                "install gcc-arm-none-eabi",
+for _arm in ARM_LEVELS:
+    register_target(
+        Target(
+            name=_arm.target,
+            description=f"64-bit Arm, {_arm.title}",
+            compilers=(
+                Compiler(("aarch64-linux-gnu-gcc",), "install gcc-aarch64-linux-gnu"),
+                _zig("-target", "aarch64-linux-musl"),
             ),
-            _zig("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4"),
-        ),
-        kernels=KERNELS,
-        flags=("-O2", "-ffreestanding", "-ffunction-sections", "-fdata-sections"),
-        link_flags=("-nostdlib", "-Wl,--gc-sections"),
-        runner=(
-            "qemu-system-arm",
-            *("-M", "mps2-an386", "-nodefaults", "-nographic", "-monitor", "none", "-serial", "none"),
-            *("-semihosting-config", "enable=on,target=native", "-kernel"),
-        ),
-        runner_install="install qemu-system-arm",
-        features=("dsp",),
-        semihosting=True,
+            kernels=(*_arm.kernels, *KERNELS),
+            flags=("-O3", f"-march={_arm.architecture}"),
+            link_flags=("-static",),
+            runner=("qemu-aarch64", "-cpu", _arm.cpu),
+            runner_install="install qemu-user",
+            features=_arm.features,
+        )
     )
+
+
+@dataclass(frozen=True)
+class _Core:
+    """A Cortex-M processor: the end of its name, what it is, how gcc and zig are told, its board, its kernels; see Target."""
+
+    suffix: str
+    description: str
+    flags: tuple[str, ...]
+    zig: str
+    board: str
+    kernels: tuple[Kernel, ...] = ()
+    features: tuple[str, ...] = ()
+    granularity: int = 1
+    linker_script: str = "cortex_m_mps2.ld"
+
+
+_CORES = (
+    _Core(
+        *("m4", "Cortex-M4F", ("-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
+        *("mps2-an386", DSP_KERNELS, ("dsp",), 4),
+    ),
+    _Core(
+        *("m7", "Cortex-M7F", ("-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
+        *("mps2-an500", DSP_KERNELS, ("dsp",), 4),
+    ),
+    _Core(
+        *("m55", "Cortex-M55", ("-mfloat-abi=hard",), "thumb-freestanding-eabihf", "mps3-an547"),
+        *((*MVE_KERNELS, *DSP_KERNELS), ("mve",), 4, "cortex_m_mps3.ld"),
+    ),
+    # the board has an M4, which runs all code for an M0
+    _Core("m0", "Cortex-M0, integers only", ("-mfloat-abi=soft",), "thumb-freestanding-eabi", "mps2-an386"),
 )
 
+for _core in _CORES:
+    register_target(
+        Target(
+            name=f"cortex-{_core.suffix}",
+            description=f"Arm {_core.description}, bare metal",
+            compilers=(
+                Compiler(
+                    ("arm-none-eabi-gcc", f"-mcpu=cortex-{_core.suffix}", "-mthumb", *_core.flags),
+                    "install gcc-arm-none-eabi",
+                ),
+                _zig("-target", _core.zig, f"-mcpu=cortex_{_core.suffix}"),
+            ),
+            kernels=(*_core.kernels, *KERNELS),
+            flags=("-O2", "-ffreestanding", "-ffunction-sections", "-fdata-sections"),
+            link_flags=("-nostdlib", "-Wl,--gc-sections"),
+            runner=(
+                *("qemu-system-arm", "-M", _core.board),
+                *("-nodefaults", "-nographic", "-monitor", "none", "-serial", "none"),
+                *("-semihosting-config", "enable=on,target=native", "-kernel"),
+            ),
+            runner_install="install qemu-system-arm",
+            features=_core.features,
+            channel_granularity=_core.granularity,
+            semihosting=True,
+            linker_script=_core.linker_script,
+        )
+    )
 
 for _level in _LEVELS:
     register_target(

@@ -304,7 +304,7 @@ def build_main(
     if not target.semihosting:
         return build_program(folder, target, [main], build_folder, flags)
     sources = [main, RUNTIME / "cortex_m_startup.c"]
-    script = f"-T{RUNTIME / 'cortex_m_mps2.ld'}"
+    script = f"-T{RUNTIME / target.linker_script}"
     return build_program(
         folder, target, sources, build_folder, (*flags, f"-I{RUNTIME}"), (script, *_builtins(target))
     )

@@ -11,6 +11,7 @@ from qcc.backends.x86 import (
     dense,
     depthwise,
     elementwise,
+    few_channels,
     lookup,
     movement,
     pooling,
@@ -19,6 +20,7 @@ from qcc.backends.x86 import (
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *vnni.KERNELS,
+    *few_channels.KERNELS,
     *dense.KERNELS,
     *depthwise.KERNELS,
     *pooling.KERNELS,

@@ -27,6 +27,7 @@ LANES = 16  # s32 accumulators of a register
 CENTRE = 128  # what turns s8 into u8
 ROWS = (16, 12, 8, 6)  # pixels of the largest register tile with 1 to 4 vectors of channels; least: two fewer
 _FLOAT_EXACT = 2**24  # integers up to here are float32 numbers
+_SATURATED = 2**9  # a product that, with any zero_point, leaves int8
 _INTEGER_BITS = 2**22  # and up to here, added to 1.5 * 2^23, they are the low bits of one
 _QUAD = (0.70, 1.06, 1.55, 2.02)
 _REQUANTIZE = (3.5, 4.0, 7.0, 5.5)
@@ -43,22 +44,25 @@ def single_rounding(step: Step) -> str | None:
     The certified form rounds the product to float32 first. With acc a float32 number (|acc| <= 2^24) both agree unless
     the product is a tie, and a tie needs so few bits that the first rounding leaves it alone: there the certificate
     says which way it must go, and round-half-even of product + zero_point goes the same way when zero_point is even.
+    Products beyond 2^9 saturate whatever their rounding, so what lies there needs no care but that the integer fits.
     """
     node = step.nodes[-1]
     bounds = [constant(node, name) for name in ("acc_min", "acc_max")]
     if bounds[0] is None or bounds[1] is None:
         return "the accumulators have no proven interval"
     reach = np.maximum(-bounds[0].astype(np.int64), bounds[1].astype(np.int64)).reshape(-1)
-    if reach.max(initial=0) > _FLOAT_EXACT:
-        return "accumulators beyond 2^24 are no float32 numbers"
-    if (reach * float_scale(step).astype(np.float64)).max(initial=0) >= _INTEGER_BITS:
+    scale = float_scale(step).astype(np.float64)
+    if (reach * scale).max(initial=0) >= _INTEGER_BITS:
         return "the products leave 22 bits"
-    if zero_point(step.output) % 2 and _has_tie(step, reach):
+    unsaturated = np.minimum(reach, np.ceil(_SATURATED / scale))
+    if unsaturated.max(initial=0) > _FLOAT_EXACT:
+        return "accumulators beyond 2^24 are no float32 numbers"
+    if zero_point(step.output) % 2 and _has_tie(step, unsaturated):
         return "products can be ties, and the zero_point is odd"
     return None
 
 
-def _has_tie(step: Step, reach: NDArray[np.int64]) -> bool:
+def _has_tie(step: Step, reach: NDArray[Any]) -> bool:
     """Whether some |acc| <= reach times the multiplier is an integer and a half."""
     planned = requantize_constants(step)
     multiplier, shift = (planned[name].astype(np.int64) for name in ("multiplier", "shift"))
@@ -152,7 +156,7 @@ def _widened(weights: NDArray[Any], pixels: int, stride: int) -> NDArray[Any]:
 
 
 def lower(step: Step, tile: Tile) -> Call:
-    """Weights packed in blocks, the sums of -128 and the skip's zero_point in the bias."""
+    """Weights packed in blocks; the sums of -128, and the skip's 128 and zero_point, in the bias."""
     call = _scalar(step)
     given, constants = call.params, call.constants
     weights, bias = constants["weights"], constants["bias"]
@@ -166,7 +170,7 @@ def lower(step: Step, tile: Tile) -> Call:
     centred -= CENTRE * weights.astype(np.int64).sum(axis=(1, 2, 3))
     if skip is not None:
         skip = np.tile(skip, tile.pixels)
-        centred -= numbers["skip_zero_point"] * skip.astype(np.int64)
+        centred -= (CENTRE + numbers["skip_zero_point"]) * skip.astype(np.int64)
     run = (weights.shape[2] if numbers["dilation_width"] == 1 else 1) * weights.shape[3]
     packed = partial(in_blocks, groups=groups, vectors=tile.vectors)
     arrays: dict[str, NDArray[Any] | None] = {

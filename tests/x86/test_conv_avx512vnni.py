@@ -150,6 +150,25 @@ def test_groups(exact: bool, net: Any, layer: Any, emitted: Callable[..., Any], 
     check(folder, program, graph.samples(20), target, layers)
 
 
+def test_accumulators_that_are_no_float32_numbers(
+    net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target
+) -> None:
+    """Beyond 2^24, where every product saturates, one rounding is as good as another."""
+    layers = [
+        layer(600, 70, (3, 3), size=(3, 4), pads=(1, 1, 1, 1)),
+        layer(2500, 20, size=(2, 3), residual="add"),
+    ]
+    graph = net(layers, 6)
+    folder, program = emitted(graph, vnni)
+    for operation in program.operations:
+        bound = operation.step.nodes[-1].operand("acc_max")
+        assert bound is not None
+        assert bound.data is not None
+        assert bound.data.max() > 2**24
+        assert operation.kernel.symbol == "qcc_s8_conv2d_avx512vnni"
+    check(folder, program, graph.samples(40), vnni, layers)
+
+
 def test_few_channels_of_a_group_stay_portable(net: Any, layer: Any, vnni: Target) -> None:
     program = make_program(net([layer(6, 4, (3, 3), groups=2)], 1).graph, vnni, "layers")
     assert "scalar" in program.operations[0].kernel.symbol

@@ -64,12 +64,19 @@ QCC_INLINE __m128i qcc_avx512_requantize(__m512i acc, __m512 scale, qcc_avx512_o
   return _mm512_cvtepi32_epi8(q);
 }
 
+#define QCC_ROUNDED_BITS 0x4B400000 /* of 1.5 * 2^23 as float */
+
 /* round_half_even(acc * scale) + zero_point in int32, 16 lanes. A float of 1.5 * 2^23 + n has n in its low bits, so one
- * fused multiply-add scales, rounds (once) and converts. See single_rounding in vnni.py for when this is exact. */
+ * fused multiply-add scales, rounds (once) and converts. See single_rounding in vnni.py for when this is exact.
+ * integer: 1.5 * 2^23 + zero_point; bits: QCC_ROUNDED_BITS. */
+QCC_INLINE __m512i qcc_requantize_bits(__m512i acc, __m512 scale, __m512 integer, __m512i bits) {
+  return _mm512_sub_epi32(_mm512_castps_si512(_mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, integer)), bits);
+}
+
+/* The same for any zero_point. */
 QCC_INLINE __m512i qcc_requantize_rounded(__m512i acc, __m512 scale, int32_t zero_point) {
   const __m512 integer = _mm512_set1_ps((float)(0xC00000 + zero_point));
-  const __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, integer);
-  return _mm512_sub_epi32(_mm512_castps_si512(sum), _mm512_set1_epi32(0x4B400000));
+  return qcc_requantize_bits(acc, scale, integer, _mm512_set1_epi32(QCC_ROUNDED_BITS));
 }
 
 /* The 64-bit definition (qcc_requantize.h), saturated to 16 bits, 16 lanes. */

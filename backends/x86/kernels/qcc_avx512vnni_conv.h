@@ -26,6 +26,8 @@ typedef struct {
   ptrdiff_t line_step, run_step;        /* bytes from kernel row to kernel row, from run to run */
   ptrdiff_t output_step;
   int32_t zero_point, low, high, clamps; /* clamps: whether low and high are not those of int8 */
+  float integer;                         /* for qcc_requantize_bits: repeated from memory they need no vector unit */
+  int32_t bits;
 } qcc_conv_image;
 
 /* The constants of a block of channels; of the last three those that the requantization needs. */
@@ -44,6 +46,8 @@ typedef struct {
   int32_t column;
   const int8_t *skip;
   int8_t *output;
+  const int8_t *later;  /* weights of the next block: while this one computes, they come to the level-2 cache */
+  ptrdiff_t later_step; /* bytes of them for each quad */
 } qcc_conv_place;
 
 /* ---------------------------------------------------------------- requantization */
@@ -59,7 +63,8 @@ QCC_INLINE __m512i qcc_conv_requantize(const int exact, const int vectors, const
       q[i] = qcc_requantize_exact(sums[i], _mm512_loadu_si512(block->multiplier + at), _mm512_loadu_si512(block->shift + at),
                                   image->zero_point);
     } else {
-      q[i] = qcc_requantize_rounded(sums[i], _mm512_loadu_ps(block->scale + at), image->zero_point);
+      q[i] = qcc_requantize_bits(sums[i], _mm512_loadu_ps(block->scale + at), _mm512_set1_ps(image->integer),
+                                 _mm512_set1_epi32(image->bits));
     }
   }
   __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
@@ -70,17 +75,22 @@ QCC_INLINE __m512i qcc_conv_requantize(const int exact, const int vectors, const
   return bytes;
 }
 
-/* sums += skip * multiplier, for 64 bytes in the order of qcc_conv_requantize. */
+/* For vpshufb: bytes `first` to first + 3 of 16, each in an int32 of its own, or in both int16 of one. */
+#define QCC_CONV_PLACE(exact, byte) (int32_t)((exact) ? 0x80808000u + (byte) : 0x80008000u + 0x10001u * (byte))
+#define QCC_CONV_PLACES(exact, first)                                                   \
+  _mm512_set4_epi32(QCC_CONV_PLACE(exact, first + 3), QCC_CONV_PLACE(exact, first + 2), \
+                    QCC_CONV_PLACE(exact, first + 1), QCC_CONV_PLACE(exact, first))
+
+/* sums += (skip + 128) * multiplier, for 64 bytes in the order of qcc_conv_requantize. */
 QCC_INLINE void qcc_conv_add(const int exact, const int vectors, __m512i *sums, __m512i skip, const void *multiplier) {
-  const __m512i low = _mm512_srai_epi16(_mm512_unpacklo_epi8(skip, skip), 8);
-  const __m512i high = _mm512_srai_epi16(_mm512_unpackhi_epi8(skip, skip), 8);
-  const __m512i twice[4] = {_mm512_unpacklo_epi16(low, low), _mm512_unpackhi_epi16(low, low),
-                            _mm512_unpacklo_epi16(high, high), _mm512_unpackhi_epi16(high, high)};
+  const __m512i bytes = _mm512_xor_si512(skip, _mm512_set1_epi8((char)0x80));
+  const __m512i places[4] = {QCC_CONV_PLACES(exact, 0), QCC_CONV_PLACES(exact, 4), QCC_CONV_PLACES(exact, 8),
+                             QCC_CONV_PLACES(exact, 12)};
   QCC_UNROLL
   for (int i = 0; i < 4; ++i) {
     const __m512i m = _mm512_loadu_si512((const int32_t *)multiplier + 16 * (i % vectors));
-    sums[i] = exact ? _mm512_add_epi32(sums[i], _mm512_mullo_epi32(_mm512_srai_epi32(twice[i], 16), m))
-                    : _mm512_dpwssd_epi32(sums[i], twice[i], m);
+    const __m512i x = _mm512_shuffle_epi8(bytes, places[i]);
+    sums[i] = exact ? _mm512_add_epi32(sums[i], _mm512_mullo_epi32(x, m)) : _mm512_dpwssd_epi32(sums[i], x, m);
   }
 }
 
@@ -159,6 +169,12 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
         place->x += image->pixel + (ends ? image->wrap : 0);
       }
     }
+    if (place->skip) { /* until the sums are there, so is this */
+      QCC_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        _mm_prefetch((const char *)place->skip + r * image->output_step, _MM_HINT_T0);
+      }
+    }
     __m512i acc[24];
     QCC_UNROLL
     for (int v = 0; v < vectors; ++v) {
@@ -168,7 +184,8 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
         acc[r * vectors + v] = b;
       }
     }
-    const int8_t *w = block->weights;
+    const int8_t *w = block->weights, *later = place->later;
+    const ptrdiff_t later_step = place->later_step;
     ptrdiff_t line = 0;
     for (int32_t a = 0; a < image->lines; ++a, line += image->line_step) {
       ptrdiff_t run = line;
@@ -180,6 +197,10 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
         }
         for (int32_t k = 0; k < image->quads; ++k, w += 64 * vectors) {
           __m512i column[4];
+          if (vectors == 4) {
+            _mm_prefetch((const char *)later, _MM_HINT_T1);
+            later += later_step;
+          }
           QCC_UNROLL
           for (int v = 0; v < vectors; ++v) {
             column[v] = _mm512_loadu_si512(w + 64 * v);
@@ -198,6 +219,7 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
         }
       }
     }
+    place->later = later;
     QCC_UNROLL
     for (int r = 0; r < rows; r += pixels) {
       if (r < valid) {
@@ -249,11 +271,12 @@ QCC_CONV_SIZES(6, 5, 4, 4)
 
 /* All pixels of one block of channels: tiles that differ by one pixel at most, so that none is nearly empty. */
 static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_conv_image *image,
-                            const qcc_conv_block *block, qcc_conv_place *place) {
+                            const qcc_conv_block *block, int follows, qcc_conv_place *place) {
   const int32_t most = vectors == 4 ? 6 : vectors == 3 ? 8 : vectors == 2 ? 12 : 16, least = most - 2;
   qcc_conv_function *const(*sizes)[2] =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
   const int32_t tiles = (count + most - 1) / most;
+  place->later_step = follows ? (64 * vectors + tiles - 1) / tiles : 0;
   const int32_t few = count / tiles, more = count % tiles; /* `more` tiles have few + 1 pixels */
   if (few >= least && !QCC_CONV_EXACT) {
     if (more) {
@@ -335,6 +358,8 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
   image.zero_point = p->output_zero_point;
   image.low = p->low;
   image.high = p->high;
+  image.integer = (float)(0xC00000 + p->output_zero_point);
+  image.bits = QCC_ROUNDED_BITS;
   image.clamps = p->low > -128 || p->high < 127;
   const ptrdiff_t quads = (ptrdiff_t)image.lines * image.runs * image.quads;
 
@@ -351,9 +376,11 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
         const int vectors = left >= 16 * p->vectors ? p->vectors : (left + 15) / 16;
         const int32_t channels = left < 16 * vectors ? left : 16 * vectors;
         const ptrdiff_t start = (ptrdiff_t)n * count * p->output_step + g * p->output_channels + o;
-        qcc_conv_place place = {image.data, 0, skip ? skip + start : NULL, output + start};
+        const int follows = left > 16 * vectors;
+        const int8_t *later = block.weights + (follows ? quads * vectors * 64 : 0);
+        qcc_conv_place place = {image.data, 0, skip ? skip + start : NULL, output + start, later, 0};
         block.lanes = channels == 64 ? ~(__mmask64)0 : ((__mmask64)1 << channels) - 1;
-        qcc_conv_pixels(vectors, copied, count, &image, &block, &place);
+        qcc_conv_pixels(vectors, copied, count, &image, &block, follows, &place);
         block.weights += quads * vectors * 64;
         block.bias += 16 * vectors;
         if (skip) {

@@ -6,8 +6,8 @@
  * weights  int8[groups][blocks][kernel_height][runs][ceil(run / 4)][vectors][16][4]: blocks of `vectors` * 16 output
  *          channels (the last one has as many vectors as it needs), in the order of qcc_avx512vnni_conv.h, zero where there
  *          is no channel. A run is what lies side by side: a whole kernel row, or one tap where dilation_width is not 1
- * bias     int32[groups][vectors of all blocks][16], in that order, with -128 * sum(w), the zero_point of the input and that
- *          of the skip operand folded in
+ * bias     int32[groups][vectors of all blocks][16], in that order, with -128 * sum(w), the zero_point of the input, and
+ *          -(128 + zero_point) * multiplier of the skip operand folded in
  * skip_multiplier  int32[as bias], or NULL
  * multiplier, shift  int32[as bias], see qcc_requantize.h
  * output   int8[batch][output_height][output_width], pixels output_step bytes apart, each [groups][output_channels]; may be

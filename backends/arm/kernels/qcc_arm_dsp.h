@@ -1,0 +1,135 @@
+/* What the kernels for the DSP extension of Armv7E-M (Cortex-M4, M7, M33) share.
+ *
+ * The instructions multiply pairs of int16 and add both products to an int32 (smlad). Four int8 that lie side by side,
+ * k0 k1 k2 k3, become the pairs (k0, k2) and (k1, k3) with one instruction each (sxtb16); weights and activations are
+ * widened the same way, so that nothing has to be put in order.
+ *
+ * Requantization: multiplier in [2^30, 2^31), shift in [33, 54], which the compiler checks. The rounding constant then lies
+ * in the upper half of the product, and the zero_point can be added to it:
+ *   ((acc * multiplier + 2^(shift - 1)) >> shift) + zero_point
+ *     = (high32(acc * multiplier) + (2 * zero_point + 1) * 2^(s - 1)) >> s, s = shift - 32
+ * |high32| <= 2^30 and the other term is less than 2^30 in magnitude: no overflow.
+ */
+#ifndef QCC_ARM_DSP_H
+#define QCC_ARM_DSP_H
+
+#include "qcc_kernels.h"
+
+#if !defined(__ARM_FEATURE_DSP)
+#error "this library needs a processor with the DSP extension (Cortex-M4, M7, M33), and a compiler told so: -mcpu=cortex-m4"
+#endif
+
+/* The inner loops need every register; without optimization gcc would keep one for itself. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
+#pragma GCC optimize("O1")
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* As qcc_conv2d_params; channels: int32[output_channels][3] of bias, multiplier and s, see above. */
+typedef struct {
+  int32_t batch;
+  int32_t input_height, input_width, input_channels;
+  int32_t output_height, output_width, output_channels;
+  int32_t kernel_height, kernel_width;
+  int32_t stride_height, stride_width;
+  int32_t dilation_height, dilation_width;
+  int32_t pad_top, pad_left; /* bottom and right follow from the output size */
+  int32_t pad_value;         /* what lies around the input */
+  int32_t band;              /* depthwise: rows of output computed from one copy of the input */
+  int32_t output_zero_point;
+  int32_t low, high; /* the output is saturated to [low, high] */
+} qcc_dsp_conv2d_params;
+
+void qcc_s8_conv2d_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                       const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                       const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
+
+void qcc_s8_conv2d_short_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                             const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                             const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
+
+void qcc_s8_depthwise_conv2d_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input,
+                                 const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                                 int8_t *output, void *workspace);
+
+typedef struct {
+  int32_t input_channels, output_channels;
+  int32_t output_zero_point;
+  int32_t low, high;
+} qcc_dsp_dense_params;
+
+void qcc_s8_dense_dsp(const qcc_dsp_dense_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
+                      const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                      const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
+
+/* Four bytes at any address. */
+static inline uint32_t qcc_load4(const int8_t *from) {
+  uint32_t word;
+  __builtin_memcpy(&word, from, 4);
+  return word;
+}
+
+/* Bytes 0 and 2 of a word as a pair of int16. */
+static inline uint32_t qcc_even_bytes(uint32_t word) {
+  uint32_t pair;
+  __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(word));
+  return pair;
+}
+
+/* Bytes 1 and 3. */
+static inline uint32_t qcc_odd_bytes(uint32_t word) {
+  uint32_t pair;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
+  return pair;
+}
+
+/* The lower halves of a and b. */
+static inline uint32_t qcc_lower_halves(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+
+/* The upper halves of a and b. */
+static inline uint32_t qcc_upper_halves(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair) : "r"(b), "r"(a));
+  return pair;
+}
+
+/* What is the same for all outputs of a channel. */
+typedef struct {
+  int32_t bias, multiplier, shift, rounding;
+} qcc_dsp_channel;
+
+static inline qcc_dsp_channel qcc_dsp_channel_at(const int32_t *channel, int32_t zero_point) {
+  qcc_dsp_channel c;
+  c.bias = channel[0];
+  c.multiplier = channel[1];
+  c.shift = channel[2];
+  c.rounding = (int32_t)((uint32_t)(2 * zero_point + 1) << (c.shift - 1));
+  return c;
+}
+
+static inline int32_t qcc_dsp_requantize(int32_t acc, qcc_dsp_channel c) {
+  int32_t value;
+  __asm__("smmla %0, %1, %2, %3" : "=r"(value) : "r"(acc), "r"(c.multiplier), "r"(c.rounding));
+  value >>= c.shift;
+  __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value));
+  return value;
+}
+
+/* What remains to do where [low, high] is not all of int8. */
+static inline int32_t qcc_dsp_clamp(int32_t value, int32_t low, int32_t high) {
+  value = value < low ? low : value;
+  return value > high ? high : value;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

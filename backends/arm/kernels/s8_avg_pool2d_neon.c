@@ -1,0 +1,73 @@
+/* s8_avg_pool2d_neon: average pooling, and means and sums over neighbouring axes, with requantization.
+ *
+ *   acc = factor * sum over the window on the image of (x - input_zero_point)
+ *   output[n][i][j][c] = requantize(acc), saturated to [low, high]
+ *
+ * input    int8[batch][input_height][input_width][channels]
+ * factors  int32[output_height][output_width] (divisor / count of each window), or NULL for 1
+ * scale    int32[channels rounded up to 16 / 4][2][4], see qcc_neon.h; requantize_channels is not used
+ * output   int8[batch][output_height][output_width][channels]; does not overlap input
+ *
+ * A mean over all pixels is a window of one row. Up to 255 elements are added in 16 bits: 255 * 128 fits.
+ * Accumulator: int32, bounded by the compiler.
+ * Reference: AvgPool2d.int_ref, ReduceMean.int_ref, ReduceSum.int_ref, Requantize.int_ref.
+ */
+#include "qcc_neon_window.h"
+
+/* acc[0..3] += the sum over `count` pixels, `step` bytes apart, of `width` channels (16 or more: 16). */
+QCC_INLINE void add_pixels(int32x4_t *acc, const int8_t *x, ptrdiff_t step, int32_t count, int32_t width) {
+  while (count > 0) {
+    const int32_t part = count < 255 ? count : 255;
+    int16x8_t low = vdupq_n_s16(0), high = low;
+    for (int32_t i = 0; i < part; ++i, x += step) {
+      const int8x16_t bytes = qcc_load_bytes(x, width);
+      low = vaddw_s8(low, vget_low_s8(bytes));
+      high = vaddw_high_s8(high, bytes);
+    }
+    acc[0] = vaddw_s16(acc[0], vget_low_s16(low));
+    acc[1] = vaddw_high_s16(acc[1], low);
+    acc[2] = vaddw_s16(acc[2], vget_low_s16(high));
+    acc[3] = vaddw_high_s16(acc[3], high);
+    count -= part;
+  }
+}
+
+void qcc_s8_avg_pool2d_neon(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
+                            const int32_t *QCC_RESTRICT factors, const int32_t *QCC_RESTRICT scale,
+                            int8_t *QCC_RESTRICT output) {
+  const qcc_avg_pool2d_params *p = params;
+  const ptrdiff_t line = (ptrdiff_t)p->input_width * p->channels;
+  const ptrdiff_t step = (ptrdiff_t)p->dilation_width * p->channels;
+  const qcc_neon_output o = qcc_saturation(p->output_zero_point, p->low, p->high);
+  for (int32_t n = 0; n < p->batch; ++n, input += line * p->input_height) {
+    for (int32_t i = 0; i < p->output_height; ++i) {
+      const int32_t top = i * p->stride_height - p->pad_top;
+      const qcc_range rows = qcc_taps_inside(top, p->kernel_height, p->dilation_height, p->input_height);
+      for (int32_t j = 0; j < p->output_width; ++j, output += p->channels) {
+        const int32_t left = j * p->stride_width - p->pad_left;
+        const qcc_range columns = qcc_taps_inside(left, p->kernel_width, p->dilation_width, p->input_width);
+        const int32_t taps = rows.count > 0 && columns.count > 0 ? rows.count * columns.count : 0;
+        const int32_t factor = factors ? factors[i * p->output_width + j] : 1;
+        for (int32_t c = 0; c < p->channels; c += 16) {
+          const int32_t width = p->channels - c;
+          const int32x4_t start = vdupq_n_s32(-taps * p->input_zero_point);
+          int32x4_t acc[4] = {start, start, start, start};
+          for (int32_t a = rows.first; a < rows.first + rows.count; ++a) {
+            const ptrdiff_t row = top + a * p->dilation_height, column = left + columns.first * p->dilation_width;
+            const int8_t *x = input + row * line + column * p->channels + c;
+            if (width >= 16) {
+              add_pixels(acc, x, step, columns.count, 16);
+            } else {
+              add_pixels(acc, x, step, columns.count, width);
+            }
+          }
+          QCC_UNROLL
+          for (int v = 0; v < 4; ++v) {
+            acc[v] = vmulq_n_s32(acc[v], factor);
+          }
+          qcc_store_bytes(output + c, qcc_requantize_16(acc, scale + 2 * c, o), width);
+        }
+      }
+    }
+  }
+}
