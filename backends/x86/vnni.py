@@ -295,7 +295,7 @@ def _rows(root: str, tile: Tile) -> tuple[Kernel, ...]:
             cost=partial(cost, tile=tile),
             variant=tile.name,
             in_place=(1,),
-            uses_float=not tile.exact,
+            uses_float=True,
         )
         for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
     )

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from embedded_tools import require_build, require_tool
 
 from qcc.backends.c.build import compile_sources, compiler_tool, link_alone, run_tool
-from qcc.backends.c.image import Instruction, calls_of, disassemble, measure, section_bytes
+from qcc.backends.c.image import POINTER, Instruction, calls_of, disassemble, measure, section_bytes
 from qcc.backends.c.run import read_metadata
 from qcc.cli import main
 from qcc.ir.errors import TargetError
@@ -31,7 +31,7 @@ def test_sums_are_those_of_size(name: str, digits: Digits) -> None:
     assert footprint.flash > footprint.constants > 0
     assert 0 < footprint.code < 64 * 1024
     assert footprint.deepest[0] == "digits_run"
-    assert not footprint.unmeasured
+    assert set(footprint.unmeasured) <= {POINTER}  # some kernels choose a function by a table
 
 
 STACK = """
