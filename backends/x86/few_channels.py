@@ -130,6 +130,7 @@ KERNELS: tuple[Kernel, ...] = tuple(
         in_place=(1,),
         split=split_window_rows,  # no longer rows: the workspace holds some
         channel_block=LANES,
+        uses_float=True,
     )
     for pattern in ("conv2d+requantize", "conv2d+add+requantize", "conv2d+sub+requantize")
 )
