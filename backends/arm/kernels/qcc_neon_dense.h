@@ -34,6 +34,7 @@ QCC_INLINE const int8_t *qcc_dense_quad(const int vectors, int32x4_t *acc, const
     const int some = vectors - v < 4 ? vectors - v : 4;
     qcc_load_vectors(some, column, w);
     w += 16 * some;
+    __asm__("" : "+r"(w)); /* the load itself moves w on */
     qcc_dot(some, acc + v, column, x, lane);
   }
   return w;

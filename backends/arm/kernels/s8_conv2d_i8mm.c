@@ -55,6 +55,7 @@ QCC_INLINE const int8_t *add_half(const int two, const int vectors, int32x4_t *a
     int8x16_t column[4];
     qcc_load_vectors(some, column, w);
     w += 16 * some;
+    __asm__("" : "+r"(w)); /* the load itself moves w on */
     QCC_UNROLL
     for (int i = 0; i < some; ++i) {
       acc[j + i] = vmmlaq_s32(acc[j + i], first, column[i]);

@@ -89,6 +89,21 @@ QCC_INLINE void add_column(const int vectors, int32x4_t *acc, const int8_t *x, c
   }
 }
 
+/* 16 channels of a pixel under a filter of three columns and one quad. */
+QCC_INLINE int8x16_t pixel_of_three(const depthwise_block *b, const int8x16_t *w, const int32x4_t *m, const int32x4_t *k,
+                                    const int32_t *bias, const int8_t *x, ptrdiff_t dilation) {
+  __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
+  int32x4_t acc[4] = {vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12)};
+  add_column(4, acc, x, w);
+  add_column(4, acc, x + dilation, w + 4);
+  add_column(4, acc, x + 2 * dilation, w + 8);
+  QCC_UNROLL
+  for (int v = 0; v < 4; ++v) {
+    acc[v] = qcc_scaled(acc[v], m[v], k[v]);
+  }
+  return qcc_narrowed(acc[0], acc[1], acc[2], acc[3], 0, b->saturation);
+}
+
 /* A line of output. three: filters of three columns and one quad. */
 QCC_INLINE void line_of(const int three, const int vectors, const depthwise_block *b, const int8_t *x, const int8_t *skip,
                         int8_t *output, int32_t count) {
@@ -112,6 +127,19 @@ QCC_INLINE void line_of(const int three, const int vectors, const depthwise_bloc
   const ptrdiff_t step = b->step, dilation = b->dilation, output_step = b->output_step;
   const int32_t clamps = b->clamps, channels = b->channels;
   const qcc_neon_output saturation = b->saturation;
+  if (three && vectors == 4 && !skip && channels == 16) { /* the most frequent, two pixels at a time */
+    const int8_t *next = x + step;
+    int8_t *next_output = output + output_step;
+    for (; count > 1; count -= 2, x += 2 * step, next += 2 * step, output += 2 * output_step, next_output += 2 * output_step) {
+      int8x16_t y = pixel_of_three(b, w, m, k, bias, x, dilation), z = pixel_of_three(b, w, m, k, bias, next, dilation);
+      if (clamps) {
+        y = vminq_s8(vmaxq_s8(y, saturation.low), saturation.high);
+        z = vminq_s8(vmaxq_s8(z, saturation.low), saturation.high);
+      }
+      vst1q_s8(output, y);
+      vst1q_s8(next_output, z);
+    }
+  }
   for (; count > 0; --count, x += step, output += output_step) {
     __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
     int32x4_t acc[4] = {vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12)};
