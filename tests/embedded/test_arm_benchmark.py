@@ -61,4 +61,4 @@ def test_steps_of_a_library_are_counted(
     assert row.instructions == sum(row.functions.values()) == sum(row.mnemonics.values())
     tail = row.instructions - sum(layer.instructions for layer in row.layers)
     assert 0 <= tail < 100  # what NAME_run does behind its last step
-    assert "qcc_s8_conv2d" in next(iter(row.functions))
+    assert any("qcc_s8_conv2d" in name for name in row.functions)
