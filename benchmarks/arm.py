@@ -234,7 +234,7 @@ def report(rows: Sequence[Row], layers: bool, top: int) -> None:
             cells += [million(row.instructions), million(row.published)]
             cells += ["" if math.isnan(ratio) else f"[{'green' if ratio < 1 else 'red'}]{ratio:.2f}"]
             cells += [f"{row.macs / row.instructions:.2f}", f"{f.code:,}", f"{f.constants:,}", f"{f.arena:,}"]
-            table.add_row(*cells, f"{f.data + f.bss:,}", f"{f.stack:,}", end_section=last)
+            table.add_row(*cells, f"{f.data + f.bss:,}", stack_text(f), end_section=last)
     console.print(table)
     for row in rows:
         if row.error:
@@ -253,6 +253,11 @@ def report(rows: Sequence[Row], layers: bool, top: int) -> None:
 def million(count: float) -> str:
     """Three decimals, empty for NaN."""
     return "" if math.isnan(count) else f"{count / 1e6:,.3f}"
+
+
+def stack_text(footprint: Footprint) -> str:
+    """Bytes; a lower bound is marked."""
+    return f"{'>=' if footprint.unmeasured else ''}{footprint.stack:,}"
 
 
 def layer_table(row: Row) -> Table:
