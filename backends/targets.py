@@ -96,11 +96,13 @@ for _arm in ARM_LEVELS:
             name=_arm.target,
             description=f"64-bit Arm, {_arm.title}",
             compilers=(
-                Compiler(("aarch64-linux-gnu-gcc",), "install gcc-aarch64-linux-gnu"),
-                _zig("-target", "aarch64-linux-musl"),
+                Compiler(
+                    ("aarch64-linux-gnu-gcc", f"-march={_arm.architecture}"), "install gcc-aarch64-linux-gnu"
+                ),
+                _zig("-target", "aarch64-linux-musl", f"-mcpu={_arm.zig}"),
             ),
             kernels=(*_arm.kernels, *KERNELS),
-            flags=("-O3", f"-march={_arm.architecture}"),
+            flags=("-O3",),
             link_flags=("-static",),
             runner=("qemu-aarch64", "-cpu", _arm.cpu),
             runner_install="install qemu-user",

@@ -10,11 +10,15 @@ from qcc.backends.kernel import Kernel
 
 @dataclass(frozen=True)
 class Level:
-    """A 64-bit instruction set: ``target``: name of its target; ``architecture``: for -march; ``cpu``: of QEMU."""
+    """A 64-bit instruction set.
+
+    ``target``: name of its target; ``architecture``: for -march of gcc and clang; ``zig``: for -mcpu of zig; ``cpu``: of QEMU.
+    """
 
     target: str
     title: str
     architecture: str
+    zig: str
     cpu: str
     features: tuple[str, ...]
     kernels: tuple[Kernel, ...]
@@ -24,11 +28,12 @@ _DOTPROD = (*neon.DOTPROD_ROWS, *depthwise.DOTPROD_ROWS, *pooling.ROWS)
 _NEON = (*neon.NEON_ROWS, *depthwise.NEON_ROWS, *pooling.ROWS)
 
 ARM_LEVELS = (
-    Level("arm-neon", "NEON", "armv8-a", "cortex-a53", ("neon",), _NEON),
+    Level("arm-neon", "NEON", "armv8-a", "generic", "cortex-a53", ("neon",), _NEON),
     Level(
         "arm-neon-dotprod",
         "NEON with dot products",
         "armv8.2-a+dotprod",
+        "generic+v8_2a+dotprod",
         "cortex-a76",
         ("neon", "dotprod"),
         _DOTPROD,
@@ -37,6 +42,7 @@ ARM_LEVELS = (
         "arm-neon-i8mm",
         "NEON with dot products and int8 matrix products",
         "armv8.2-a+dotprod+i8mm",
+        "generic+v8_2a+dotprod+i8mm",
         "max,sme=off",
         ("neon", "dotprod", "i8mm"),
         (*i8mm.ROWS, *_DOTPROD),

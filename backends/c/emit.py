@@ -24,6 +24,7 @@ from qcc.backends.c.names import c_array, c_comment
 from qcc.backends.c.views import Views
 from qcc.backends.c.weights import Form, binary_of
 from qcc.backends.program import Program
+from qcc.backends.target import Target
 from qcc.ir.errors import TargetError
 from qcc.ir.npz import write_aside
 
@@ -142,7 +143,7 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
         "sources": [f"{name}.c", weights, *sorted(kernels)],
         "binary": f"{name}_weights.bin" if binary is not None else "",
         "binary_sha256": hashlib.sha256(binary or b"").hexdigest(),
-        "feature_flags": " ".join(f for f in program.target.flags if f.startswith("-m")),
+        "feature_flags": " ".join(_feature_flags(program.target)),
         "layout": options.layout,
         "version": VERSION,
         "bare_metal": program.target.semihosting,
@@ -171,6 +172,13 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
     }
     made[f"{name}.json"] = _record_text(record)
     return made | sources
+
+
+def _feature_flags(target: Target) -> list[str]:
+    """What a compiler must be told of the instruction set, apart from its processor."""
+    called = target.compilers[0].argv if target.compilers else ()
+    architecture = [f for f in called if f.startswith("-march=")]
+    return architecture + [f for f in target.flags if f.startswith("-m")]
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

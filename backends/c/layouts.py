@@ -39,11 +39,15 @@ def place_of(file: str, layout: Layout) -> str:
 
 
 def toolchain_of(target: Target) -> Mapping[str, Any] | None:
-    """What CMake must know to compile for another processor; None for a native target."""
-    if target.is_native:
+    """What CMake must know to compile for another processor; None for a native target, and without a cross compiler."""
+    if target.is_native or not target.compilers:
         return None
     compiler, *options = target.compilers[0].argv
-    system, processor = ("Generic", "arm") if target.semihosting else _SYSTEMS[compiler.split("-")[0]]
+    system, processor = (
+        ("Generic", "arm") if target.semihosting else _SYSTEMS.get(compiler.split("-")[0], ("", ""))
+    )
+    if not system:
+        return None
     emulator: Sequence[str] = () if target.semihosting else target.runner
     return {
         "system": system,

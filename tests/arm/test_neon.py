@@ -214,7 +214,8 @@ def test_library_compiles_without_a_warning(
     for graph in (net(random_layers(layer, np.random.default_rng(31), 12), 31), others):
         graph.graph.name = f"layers{len(graph.graph.nodes)}"
         folder, _ = emitted(graph, target)
-        command = [*argv, standard, *strict(target).flags, "-fsyntax-only"]
+        options = target.compilers[0].argv[1:]
+        command = [*argv, *options, standard, *strict(target).flags, "-fsyntax-only"]
         subprocess.run([*command, *map(str, library_sources(folder))], check=True, timeout=300)
 
 

@@ -172,7 +172,11 @@ int residual_net_run(void *arena, const int8_t *in, int8_t *out) {
 }
 
 #ifdef RESIDUAL_NET_STATIC_ARENA
-QCC_ALIGNED(RESIDUAL_NET_ARENA_ALIGN) static int8_t static_arena[RESIDUAL_NET_ARENA_BYTES];
+/* An attribute, such as one that names a section. */
+#ifndef RESIDUAL_NET_ARENA_SECTION
+#define RESIDUAL_NET_ARENA_SECTION
+#endif
+QCC_ALIGNED(RESIDUAL_NET_ARENA_ALIGN) RESIDUAL_NET_ARENA_SECTION static int8_t static_arena[RESIDUAL_NET_ARENA_BYTES];
 
 int residual_net_invoke(const int8_t *in, int8_t *out) { return residual_net_run(static_arena, in, out); }
 #endif
