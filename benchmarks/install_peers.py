@@ -1,9 +1,10 @@
-"""Virtual environments for the engines that benchmarks/x86.py compares with, one for those that get along.
+"""The engines that the benchmarks compare with: virtual environments, one for those that get along.
 
-    python benchmarks/install_peers.py build/peers
-    python benchmarks/x86.py --peers build/peers
+    python benchmarks/install_peers.py build/peers          # then: python benchmarks/x86.py --peers build/peers
+    python benchmarks/install_peers.py build/peers --arm    # then: python benchmarks/arm.py --peers build/peers
 
-About 3 GB, most of it TensorFlow, which converts models for LiteRT and is not timed. Run it again to bring them up to date.
+About 3 GB, most of it TensorFlow, which converts models for LiteRT and is not timed, and with --arm another 0.4 GB. Run it
+again to bring them up to date.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import click
+import emulated
 
 ENVIRONMENTS = {
     "core": ("onnx", "onnxruntime", "openvino", "nncf"),
@@ -23,8 +25,12 @@ ENVIRONMENTS = {
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def main(folder: Path) -> None:
+@click.option("--arm", is_flag=True, help="Only the engines for 64-bit Arm, for qemu-aarch64; on Debian.")
+def main(folder: Path, arm: bool) -> None:
     """Make the environments in FOLDER, with the newest versions that pip finds."""
+    if arm:
+        emulated.install(folder / "aarch64")
+        return
     for name, packages in ENVIRONMENTS.items():
         python = folder / name / "bin" / "python"
         if not python.exists():
