@@ -26,6 +26,7 @@ NO_ZOO = "the model zoo is not beside this checkout"
 # What a skipped test lacked, told from its reason; the first row that matches counts.
 MISSING = (
     ("model zoo", re.compile(r"\bzoo\b", re.IGNORECASE)),
+    ("package tool", re.compile(r"package tool|arduino")),
     ("QEMU", re.compile(r"qemu|emulator", re.IGNORECASE)),
     ("processor", re.compile(r"processor lacks")),
     ("compiler", re.compile(r"compiler|\bgcc\b|\bclang\b|\bg\+\+|\bzig\b", re.IGNORECASE)),

@@ -32,3 +32,11 @@ def require_tool(name: str) -> None:
     """Skips where a program is missing."""
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
+
+
+def package_tool(name: str) -> Path:
+    """A tool of a build system, on the path or where .ci/install_tools puts them; skips where it is missing."""
+    found = shutil.which(name) or shutil.which(name, path=CHECKOUT / "build" / "package-tools" / "bin")
+    if found is None:
+        pytest.skip(f"the package tool {name} is not installed")
+    return Path(found)

@@ -1,4 +1,4 @@
-"""Each layout holds the files its build system asks for, and they name sources that are there."""
+"""Each layout holds the files its build system asks for, and they name sources that are there; CMake builds them."""
 
 import json
 import re
@@ -9,11 +9,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from embedded_tools import require_build, require_tool
+from embedded_tools import require_build, require_run, require_tool
 
-from qcc.backends.c.build import library_sources
+from qcc.backends.c.build import library_sources, run_program
+from qcc.backends.c.emit import RUNTIME
 from qcc.backends.c.layouts import LAYOUTS
-from qcc.ir.errors import QccError
+from qcc.ir.errors import QccError, TargetError
 
 Digits = Callable[..., Any]
 
@@ -103,22 +104,76 @@ def test_component_builds_where_its_system_defines_the_commands(
     assert list((tmp_path / "b").rglob("libdigits.a"))
 
 
+def cmake(source: Path, build: Path, *options: str) -> None:
+    """Configure and build."""
+    for command in (["-S", str(source), "-B", str(build), *options], ["--build", str(build)]):
+        done = subprocess.run(["cmake", *command], check=False, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.compiler
-@pytest.mark.parametrize("target", ["arm-neon", "cortex-m4"])
-def test_toolchain_file_builds(target: str, digits: Digits, tmp_path: Path) -> None:
+@pytest.mark.qemu
+def test_toolchain_file_builds_and_ctest_runs_the_self_check(digits: Digits, tmp_path: Path) -> None:
     require_tool("cmake")
-    require_build(target)
-    folder = digits(target).folder
-    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}"
-    for command in (["-S", str(folder), "-B", str(tmp_path), toolchain], ["--build", str(tmp_path)]):
-        subprocess.run(["cmake", *command], check=True, capture_output=True, timeout=120)
-    assert (tmp_path / "libdigits.a").is_file()
-    if target == "arm-neon":
-        require_tool("qemu-aarch64")
-        done = subprocess.run(
-            ["ctest"], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120
-        )
-        assert "100% tests passed" in done.stdout
+    require_run("arm-neon")
+    require_tool("aarch64-linux-gnu-gcc")  # the toolchain file names no other
+    folder = digits("arm-neon").folder
+    cmake(folder, tmp_path, f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}")
+    done = subprocess.run(["ctest"], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120)
+    assert "100% tests passed" in done.stdout
+
+
+SELF_CHECK = """
+#include "digits.h"
+#include "digits_vectors.h"
+#include "qcc_kernels.h"
+
+QCC_ALIGNED(DIGITS_ARENA_ALIGN) static int8_t arena[DIGITS_ARENA_BYTES], out[DIGITS_OUTPUT_BYTES];
+
+int main(void) {
+  int i, k;
+  for (i = 0; i < DIGITS_VECTORS; ++i) {
+    if (digits_run(arena, (const int8_t *)digits_vector_inputs[i], out) != 0) {
+      return 2;
+    }
+    for (k = 0; k < DIGITS_OUTPUT_BYTES; ++k) {
+      if (out[k] != (int8_t)digits_vector_outputs[i][k] + DIFFERENCE) {
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
+"""
+APPLICATION = """
+cmake_minimum_required(VERSION 3.13)
+project(app C)
+add_subdirectory({library} digits)
+foreach(difference 0 1)
+  add_executable(check_${{difference}} main.c {runtime}/cortex_m_startup.c)
+  target_include_directories(check_${{difference}} PRIVATE {runtime})
+  target_compile_definitions(check_${{difference}} PRIVATE DIFFERENCE=${{difference}})
+  target_link_options(check_${{difference}} PRIVATE -nostdlib -T{runtime}/{script})
+  target_link_libraries(check_${{difference}} digits gcc)
+endforeach()
+"""
+
+
+@pytest.mark.compiler
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", ["cortex-m0", "cortex-m4", "cortex-m55"])
+def test_firmware_with_the_toolchain_file_checks_itself(name: str, digits: Digits, tmp_path: Path) -> None:
+    """An application of CMake adds the folder, brings the start-up code, and runs on the board; it notices a wrong byte."""
+    require_tool("cmake")
+    require_tool("arm-none-eabi-gcc")  # the toolchain file names no other
+    target, folder = require_run(name), digits(name).folder
+    (tmp_path / "main.c").write_text(SELF_CHECK, encoding="utf-8")
+    text = APPLICATION.format(library=folder, runtime=RUNTIME, script=target.linker_script)
+    (tmp_path / "CMakeLists.txt").write_text(text, encoding="utf-8")
+    cmake(tmp_path, tmp_path / "b", f"-DCMAKE_TOOLCHAIN_FILE={folder / 'toolchain.cmake'}")
+    run_program(tmp_path / "b" / "check_0", target)
+    with pytest.raises(TargetError):
+        run_program(tmp_path / "b" / "check_1", target)
 
 
 def test_native_libraries_have_no_toolchain_file(digits: Digits) -> None:
