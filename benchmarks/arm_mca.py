@@ -32,13 +32,15 @@ _FIGURES = {"cycles": r"Total Cycles:\s+(\d+)", "bound": r"Block RThroughput:\s+
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop of a library. ``rounds``: of an inference; ``cycles``: of a round, estimated; ``bound``: those that its
-    busiest unit needs; ``shown``: the mnemonics of the round and how many of each."""
+    """One loop of a library. ``instructions``: of a usual round, without those that most rounds jump over; ``rounds``,
+    ``executed``: rounds and instructions of an inference; ``cycles``: of a round, estimated; ``bound``: those that its busiest
+    unit needs; ``shown``: the mnemonics of a round and how many of each."""
 
     function: str
     address: int
     instructions: int
     rounds: int
+    executed: int
     cycles: float
     bound: float
     shown: dict[str, int]
@@ -69,6 +71,8 @@ def estimate(tool: str, code: Sequence[Instruction], times: Mapping[int, int], f
         work = sum(times.get(i.address, 0) for i in body)
         if work < LEAST_SHARE * total or not any(_VECTOR.search(i.operands) for i in body):
             continue
+        rounds = times.get(body[-1].address, 0)
+        body = [i for i in body if 2 * times.get(i.address, 0) >= rounds]
         text = "\n".join(("loop:", *map(assembly, body), ""))
         file = folder / f"loop_{body[0].address:x}.s"
         file.write_text(text, encoding="ascii")
@@ -76,12 +80,11 @@ def estimate(tool: str, code: Sequence[Instruction], times: Mapping[int, int], f
         answer = run_tool([tool, "-mtriple=aarch64-linux-gnu", *options, str(file)], 60)
         figures = {name: float(read(pattern, answer)) for name, pattern in _FIGURES.items()}
         shown = dict(Counter(i.mnemonic for i in body).most_common())
-        rounds = times.get(body[-1].address, 0)
         cycles = figures["cycles"] / _ITERATIONS
         found.append(
-            (work, Loop(function, body[0].address, len(body), rounds, cycles, figures["bound"], shown))
+            Loop(function, body[0].address, len(body), rounds, work, cycles, figures["bound"], shown)
         )
-    return [loop for _, loop in sorted(found, key=lambda pair: -pair[0])]
+    return sorted(found, key=lambda loop: -loop.executed)
 
 
 def hottest_loop(code: Sequence[Instruction], times: Mapping[int, int]) -> list[Instruction]:

@@ -76,13 +76,13 @@ class Row:
 
 def report(rows: Sequence[Row], layers: bool, top: int, tool: str) -> None:
     """The table, means for each target, then what was asked for; ``tool``: the version of llvm-mca."""
-    console = Console(width=165)
+    console = Console(width=180)
     console.print(main_table(rows))
     for row in rows:
         for error in ([row.error] if row.error else []) + [
             f"{p.engine}: {p.error}" for p in row.peers if p.error
         ]:
-            console.print(f"[red]{row.model}, {row.target}: {error}", highlight=False)
+            console.print(f"[red]{row.model}, {row.target}: {last_lines(error)}", highlight=False)
     for line in means(rows):
         console.print(line, highlight=False)
     versions = dict.fromkeys(f"{p.engine} {p.version}" for row in rows for p in row.peers)
@@ -153,6 +153,11 @@ def means(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
+def last_lines(error: str) -> str:
+    """Where a compiler or linker says what went wrong; the whole message is in the file of figures."""
+    return "; ".join(line.rpartition(": ")[2] for line in error.splitlines()[-2:])
+
+
 def million(count: float) -> str:
     """Three decimals, empty for NaN."""
     return "" if math.isnan(count) else f"{count / 1e6:,.3f}"
@@ -203,7 +208,7 @@ def loop_table(row: Row, tool: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("mnemonics", no_wrap=True)
     for loop in row.loops:
-        share = f"{100 * loop.instructions * loop.rounds / row.instructions:.1f}%"
+        share = f"{100 * loop.executed / row.instructions:.1f}%"
         cells = [loop.function, share, str(loop.instructions), f"{loop.cycles:.1f}", f"{loop.bound:.1f}"]
         cells += [f"{loop.instructions / loop.cycles:.2f}", f"{loop.cycles * loop.rounds / 1e6:.3f}"]
         table.add_row(*cells, " ".join(f"{n} {name}" for name, n in list(loop.shown.items())[:5]))

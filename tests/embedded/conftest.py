@@ -46,6 +46,7 @@ def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
     yield importlib.import_module("arm")
-    for name in ("arm", "models", "seeded_models"):
-        if name not in before:
-            sys.modules.pop(name, None)
+    folder = str(CHECKOUT / "benchmarks")
+    for name in sys.modules.keys() - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
