@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,7 @@ from qcc.ir.ops.conv import Conv2d
 
 VECTOR = 16  # int8 lanes
 FOUR = 4  # int32 lanes
-WIDENED = np.array(
-    [[0, 4, 8, 12], [2, 6, 10, 14], [1, 5, 9, 13], [3, 7, 11, 15]]
-)  # lanes of s8_depthwise_conv2d_mve.c
+BAND_BYTES = 4096  # of a depthwise convolution's workspace, where that is enough for one group of rows
 
 
 def _padded(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
@@ -60,24 +60,58 @@ def lower_conv2d(step: Step) -> Call:
 
 
 def accepts_depthwise_mve(step: Step) -> str | None:
-    """3x3, no weight of -128, and no residual operand: the row has no such pattern."""
+    """3x3, and no residual operand: the row has no such pattern."""
     if step.root.input(1).type.shape[1:3] != (3, 3):
         return "the filter is not 3x3"
     return accepts_depthwise(step) or accepts_requantize(step)
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """Of a depthwise convolution: output rows computed together, groups of them, and the bytes that one group needs."""
+
+    rows: int
+    groups: int
+    band_bytes: Callable[[int], int]
+
+
+def _windows(step: Step) -> _Windows:
+    op = step.root.op
+    assert isinstance(op, Conv2d)
+    _, height, width, _ = step.output.type.shape
+    rows = 2 if op.strides[0] == op.dilations[0] == 1 and height > 1 else 1
+    columns = (width - 1) * op.strides[1] + 2 * op.dilations[1] + 1
+
+    def band_bytes(band: int) -> int:
+        pixels = -(-band * width // FOUR) * FOUR
+        return 4 * (band * columns * VECTOR + pixels * (FOUR + rows))
+
+    return _Windows(rows, -(-height // rows), band_bytes)
+
+
+def is_in_place_depthwise_mve(step: Step) -> str | None:
+    """The workspace of the whole height replaces a second buffer, and is smaller."""
+    if step.root.input(0).type.shape != step.output.type.shape:
+        return "input and output differ in size"
+    found = _windows(step)
+    smaller = found.band_bytes(found.groups) <= step.output.type.bytes + found.band_bytes(1)
+    return None if smaller else "a second buffer is smaller than the workspace"
+
+
 def lower_depthwise(step: Step) -> Call:
-    """s8_depthwise_conv2d_mve."""
-    assert isinstance(step.root.op, Conv2d)
+    """s8_depthwise_conv2d_mve: all rows at once in place, else as many as BAND_BYTES hold."""
+    found, band = _windows(step), 1
+    if is_in_place_depthwise_mve(step) is None:
+        band = found.groups
+    while band < found.groups and found.band_bytes(band + 1) <= BAND_BYTES:
+        band += 1
     numbers = numbers_of(step)
-    taps = _padded(numbers.weights.reshape(-1, 9), 0, VECTOR).reshape(-1, VECTOR, 9).swapaxes(1, 2)
-    columns = _constants(numbers, step, VECTOR).reshape(-1, VECTOR, 4)[:, WIDENED].swapaxes(2, 3)
+    taps = _padded(numbers.weights.reshape(-1, 3, 3).swapaxes(1, 2), 2, FOUR)
     constants: dict[str, NDArray[Any] | None] = {
-        "weights": np.ascontiguousarray(taps),
-        "channels": np.ascontiguousarray(columns),
+        "weights": np.pad(taps.reshape(-1), (0, FOUR)),
+        "channels": _constants(numbers, step, 1),
     }
-    channels = step.output.type.shape[-1]
-    return Call(conv2d_params(step), constants, channels, inputs=(step.root.input(0),))
+    return Call(conv2d_params(step, band), constants, found.band_bytes(band), inputs=(step.root.input(0),))
 
 
 MVE_KERNELS: tuple[Kernel, ...] = tuple(
@@ -105,6 +139,10 @@ MVE_KERNELS: tuple[Kernel, ...] = tuple(
             (0, 1),
         ),
         (("conv2d",), "depthwise_conv2d", lower_depthwise, accepts_depthwise_mve, 22, "", ()),
+        (
+            *(("conv2d",), "depthwise_conv2d", lower_depthwise),
+            *(both(accepts_depthwise_mve, is_in_place_depthwise_mve), 23, "in place", (0,)),
+        ),
     )
     for root in roots
     for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
