@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,11 @@ from qcc.backends.arm.cortex_m import (
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, skip_operand
 from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.dense import Dense
 
 VECTOR = 16  # int8 lanes
 FOUR = 4  # int32 lanes
+SHORT = 64  # taps of a column that s8_conv2d_short_mve keeps on the stack
 BAND_BYTES = 4096  # of a depthwise convolution's workspace, where that is enough for one group of rows
 
 
@@ -57,6 +59,27 @@ def lower_conv2d(step: Step) -> Call:
     }
     inputs = (step.root.input(0), skip_operand(step)[0])
     return Call(conv2d_params(step), constants, 2 * padded.shape[1], inputs)
+
+
+def lower_short(step: Step) -> Call:
+    """s8_conv2d_short_mve: no workspace."""
+    return replace(lower_conv2d(step), workspace_bytes=0)
+
+
+def accepts_short(step: Step) -> str | None:
+    """Columns that fit on the stack."""
+    taps = step.root.input(1).type.elements // step.output.type.shape[-1]
+    if taps <= SHORT:
+        return accepts_conv2d(step)
+    return f"columns of {taps} taps, the kernel has {SHORT}"
+
+
+def accepts_one_row(step: Step) -> str | None:
+    """A dense layer of one row, read where it is."""
+    taps = step.root.input(1).type.elements // step.output.type.shape[-1]
+    if not isinstance(step.root.op, Dense) or step.output.type.elements != step.output.type.shape[-1]:
+        return "not a dense layer of one row"
+    return accepts_conv2d(step) if taps % VECTOR == 0 else f"{taps} taps are no multiple of {VECTOR}"
 
 
 def accepts_depthwise_mve(step: Step) -> str | None:
@@ -120,7 +143,7 @@ MVE_KERNELS: tuple[Kernel, ...] = tuple(
         dtype="s8",
         symbol=f"qcc_s8_{name}_mve",
         params_type="qcc_dsp_conv2d_params",
-        source=KERNELS_FOLDER / f"s8_{name}_mve.c",
+        source=KERNELS_FOLDER / f"s8_{name.removesuffix('_short')}_mve.c",
         lower=lower,
         accepts=accepts,
         priority=priority,
@@ -138,6 +161,12 @@ MVE_KERNELS: tuple[Kernel, ...] = tuple(
             "in place",
             (0, 1),
         ),
+        (("conv2d", "dense"), "conv2d_short", lower_short, accepts_short, 24, "", (1,)),
+        (
+            *(("conv2d", "dense"), "conv2d_short", lower_short),
+            *(both(accepts_short, is_in_place), 25, "in place", (0, 1)),
+        ),
+        (("dense",), "conv2d_short", lower_short, accepts_one_row, 26, "one row", (1,)),
         (("conv2d",), "depthwise_conv2d", lower_depthwise, accepts_depthwise_mve, 22, "", ()),
         (
             *(("conv2d",), "depthwise_conv2d", lower_depthwise),
@@ -146,5 +175,5 @@ MVE_KERNELS: tuple[Kernel, ...] = tuple(
     )
     for root in roots
     for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
-    if name == "conv2d" or pattern == "conv2d+requantize"
+    if name != "depthwise_conv2d" or pattern == "conv2d+requantize"
 )

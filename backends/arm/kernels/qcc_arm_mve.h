@@ -22,7 +22,11 @@ void qcc_s8_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
                        const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                        const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
 
-void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *QCC_RESTRICT input,
+void qcc_s8_conv2d_short_mve(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                             const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                             const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
+
+void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace);
 
