@@ -1,4 +1,4 @@
-"""Rows of convolution and dense for the vectors of Armv8.1-M: Cortex-M55 and M85."""
+"""Rows of convolution, dense and average pooling for the vectors of Armv8.1-M: Cortex-M55 and M85."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcc.backends.arm.cortex_m import (
     KERNELS_FOLDER,
+    SHIFTS,
     Numbers,
     accepts_conv2d,
     accepts_requantize,
@@ -21,6 +22,9 @@ from qcc.backends.arm.cortex_m import (
 )
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, skip_operand
+from qcc.backends.scalar.lowering import requantize_constants, zero_point
+from qcc.backends.scalar.window import lower_s8_avg_pool2d
+from qcc.backends.x86 import pooling
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 
@@ -37,11 +41,14 @@ def _padded(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
 
 def _constants(numbers: Numbers, step: Step, multiple: int) -> NDArray[np.int32]:
     """s32[C, 4] of bias, multiplier, rounding with zero_point, 32 - shift; C is padded to ``multiple``."""
-    output = step.output.type.qparams
-    zero_point = output.zero_point if output is not None else 0
     bias, multiplier, shift = numbers.channels.astype(np.int64).T
-    columns = np.stack([bias, multiplier, (2 * zero_point + 1) << (shift - 1), -shift], axis=-1)
+    columns = np.stack([bias, multiplier, _rounding(step, shift), -shift], axis=-1)
     return _padded(columns.astype(np.int32), 0, multiple)
+
+
+def _rounding(step: Step, shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The term that rounds the upper half of a product before ``shift`` and adds the zero_point; see qcc_arm_dsp.h."""
+    return (2 * zero_point(step.output) + 1) << (shift - 1)
 
 
 def lower_conv2d(step: Step) -> Call:
@@ -137,7 +144,60 @@ def lower_depthwise(step: Step) -> Call:
     return Call(conv2d_params(step, band), constants, found.band_bytes(band), inputs=(step.root.input(0),))
 
 
-MVE_KERNELS: tuple[Kernel, ...] = tuple(
+# ---------------------------------------------------------------- pooling
+def accepts_shifts(step: Step) -> str | None:
+    """Shifts in range."""
+    shift = requantize_constants(step)["shift"]
+    inside = (shift >= SHIFTS[0]) & (shift <= SHIFTS[1])
+    return None if inside.all() else f"a shift is not from {SHIFTS[0]} to {SHIFTS[1]}"
+
+
+def accepts_reduce(step: Step) -> str | None:
+    """Neighbouring axes, not the last ones."""
+    return pooling.accepts_sum(step) or accepts_shifts(step)
+
+
+def _with_constants(call: Call, step: Step) -> Call:
+    """The same call with s32[C / 4, 3, 4] in place of float scales."""
+    channels = call.params["channels"]
+    assert isinstance(channels, int)
+    planned = requantize_constants(step)
+    multiplier, shift = (planned[name].astype(np.int64) for name in ("multiplier", "shift"))
+    columns = np.stack([multiplier, _rounding(step, shift - 32), 32 - shift], axis=-1)
+    rows = _padded(np.tile(columns, (channels // len(columns), 1)).astype(np.int32), 0, FOUR)
+    constants = np.ascontiguousarray(rows.reshape(-1, FOUR, 3).swapaxes(1, 2))
+    return replace(call, constants={"factors": call.constants["factors"], "constants": constants})
+
+
+def lower_avg_pool2d(step: Step) -> Call:
+    """s8_avg_pool2d_mve."""
+    return _with_constants(lower_s8_avg_pool2d(step), step)
+
+
+def lower_reduce(step: Step) -> Call:
+    """s8_avg_pool2d_mve: a window of one row."""
+    return _with_constants(pooling.lower_reduce(step), step)
+
+
+_POOLING: tuple[Kernel, ...] = tuple(
+    Kernel(
+        pattern=f"{op}+requantize",
+        dtype="s8",
+        symbol="qcc_s8_avg_pool2d_mve",
+        params_type="qcc_avg_pool2d_params",
+        source=KERNELS_FOLDER / "s8_avg_pool2d_mve.c",
+        lower=lower,
+        accepts=accepts,
+        priority=20,
+    )
+    for op, lower, accepts in (
+        ("avg_pool2d", lower_avg_pool2d, accepts_shifts),
+        ("reduce_mean", lower_reduce, accepts_reduce),
+        ("reduce_sum", lower_reduce, accepts_reduce),
+    )
+)
+
+MVE_KERNELS: tuple[Kernel, ...] = _POOLING + tuple(
     Kernel(
         pattern=pattern,
         dtype="s8",

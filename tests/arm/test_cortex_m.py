@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "x86"))
+from test_kernels import every_layer
+
 from qcc.backends.arm.cortex_m import SHORT
 from qcc.backends.c.emit import emit
 from qcc.backends.c.run import load
@@ -126,7 +129,21 @@ def test_random_layers(name: str, seed: int, tmp_path: Path) -> None:
     symbols = [o.kernel.symbol for o in program.operations]
     suffix = "_mve" if name == "cortex-m55" else "_dsp"
     assert np.mean([s.endswith(suffix) for s in symbols]) > 0.9
-    assert {k.symbol for k in target.kernels if k.symbol.endswith(suffix)} <= set(symbols)
+    ours = {k.symbol for k in target.kernels if k.symbol.endswith(suffix)}
+    assert ours - {"qcc_s8_avg_pool2d_mve"} <= set(symbols)
+
+
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_depthwise_and_pooling(seed: int, tmp_path: Path) -> None:
+    """Any filter of 3x3, stride, dilation and padding; windows that touch the padding."""
+    target, net = usable("cortex-m55"), every_layer(seed, 48)
+    samples = net.plan()
+    program = build_program(net.graph, target, "layers")
+    check(program, samples, tmp_path, net.names)
+    symbols = [o.kernel.symbol for o in program.operations]
+    assert min(symbols.count(f"qcc_s8_{op}_mve") for op in ("depthwise_conv2d", "avg_pool2d")) > 4
 
 
 def chain(channels: Sequence[int], height: int, width: int, rng: np.random.Generator) -> Graph:

@@ -68,27 +68,11 @@ static inline void copy_short_rows(int8_t *to, int32_t to_pitch, const int8_t *f
       : "lr", "q0", "memory");
 }
 
-typedef struct {
-  int32_t first, end;
-} range;
-
-/* Those of `taps` taps from `start` on that are in [0, size). */
-static inline range taps_inside(int32_t start, int32_t taps, int32_t dilation, int32_t size) {
-  range r = {0, taps};
-  if (start < 0) {
-    r.first = qcc_dsp_clamp((dilation - 1 - start) / dilation, 0, taps);
-  }
-  if (start + (taps - 1) * dilation >= size) {
-    r.end = qcc_dsp_clamp((size - start + dilation - 1) / dilation, r.first, taps);
-  }
-  return r;
-}
-
 /* The column of the output pixel whose tap (0, 0) is at (y0, x0). */
 static void fill_column(const qcc_dsp_conv2d_params *p, const int8_t *input, int32_t y0, int32_t x0, int8_t *column) {
   const int32_t channels = p->input_channels, run = p->kernel_width * channels;
-  const range rows = taps_inside(y0, p->kernel_height, p->dilation_height, p->input_height);
-  const range columns = taps_inside(x0, p->kernel_width, p->dilation_width, p->input_width);
+  const qcc_mve_range rows = qcc_mve_taps_inside(y0, p->kernel_height, p->dilation_height, p->input_height);
+  const qcc_mve_range columns = qcc_mve_taps_inside(x0, p->kernel_width, p->dilation_width, p->input_width);
   if (rows.end - rows.first < p->kernel_height || columns.end - columns.first < p->kernel_width) {
     fill_bytes(column, p->pad_value, p->kernel_height * run);
   }
