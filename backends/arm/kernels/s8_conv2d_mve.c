@@ -103,14 +103,16 @@ typedef struct {
   int32_t vectors, outputs, low, high;
 } layer;
 
-/* Pointers into two pixels, which may be the same. */
+/* Two pixels, which may be the same, while channels are computed: the assembly knows where the members are. */
 typedef struct {
-  const int8_t *first, *second;
-} inputs;
-
-typedef struct {
-  int8_t *first, *second;
-} outputs;
+  const int8_t *x[2];      /* 0 */
+  int8_t *y[2];            /* 8 */
+  const int8_t *skip[2];   /* 16, or NULL */
+  const int32_t *channels; /* 24 */
+  int32_t left;            /* 28: channels to come */
+  const int32_t *multiplier; /* 32: of the residual operand */
+  int32_t vectors;         /* 36 */
+} tile;
 
 /* Six loads and eight dot products of one vector of taps: `dot` is vmladav or vmladava. */
 #define QCC_DOTS(dot)                      \
@@ -131,11 +133,11 @@ typedef struct {
 
 /* Adds the residual operand to the sums in q0 and q1. */
 #define QCC_SKIP                           \
-  "ldr %[n], %[multiplier]\n\t"            \
+  "ldr %[n], [%[t], #32]\n\t"              \
   "vldrw.32 q2, [%[n]], #16\n\t"           \
-  "str %[n], %[multiplier]\n\t"            \
-  "ldrd %[x0], %[x1], %[skips]\n\t"        \
-  "vctp.32 %[left]\n\t"                    \
+  "str %[n], [%[t], #32]\n\t"              \
+  "ldrd %[x0], %[x1], [%[t], #16]\n\t"     \
+  "vctp.32 %[s02]\n\t"                     \
   "vpst\n\t"                               \
   "vldrbt.s32 q3, [%[x0]], #4\n\t"         \
   "vmul.i32 q3, q3, q2\n\t"                \
@@ -144,13 +146,14 @@ typedef struct {
   "vldrbt.s32 q3, [%[x1]], #4\n\t"         \
   "vmul.i32 q3, q3, q2\n\t"                \
   "vadd.i32 q1, q1, q3\n\t"                \
-  "strd %[x0], %[x1], %[skips]\n\t"
+  "strd %[x0], %[x1], [%[t], #16]\n\t"
 
-/* All channels of two pixels, four at a time. The sums need all even registers, lr too: no low-overhead loop. */
+/* All channels, four at a time. The sums need all even registers, lr too: no low-overhead loop. Then two of them hold
+ * `channels` and `left`. */
 #define QCC_TILE(skip)                     \
   "1:\n\t"                                 \
-  "ldrd %[x0], %[x1], %[xs]\n\t"           \
-  "ldr %[n], %[vectors]\n\t"               \
+  "ldrd %[x0], %[x1], [%[t]]\n\t"          \
+  "ldr %[n], [%[t], #36]\n\t"              \
   QCC_DOTS("vmladav")                      \
   "subs %[n], #1\n\t"                      \
   "beq 3f\n"                               \
@@ -159,48 +162,50 @@ typedef struct {
   "bne 2b\n"                               \
   "3:\n\t"                                 \
   "vmov q0[2], q0[0], %[s00], %[s02]\n\t"  \
-  "vldrw.32 q2, [%[channels]], #16\n\t"    \
+  "ldrd %[s00], %[s02], [%[t], #24]\n\t"   \
   "vmov q0[3], q0[1], %[s01], %[s03]\n\t"  \
-  "vadd.i32 q0, q0, q2\n\t"                \
+  "vldrw.32 q2, [%[s00]], #16\n\t"         \
   "vmov q1[2], q1[0], %[s10], %[s12]\n\t"  \
+  "vadd.i32 q0, q0, q2\n\t"                \
   "vmov q1[3], q1[1], %[s11], %[s13]\n\t"  \
   "vadd.i32 q1, q1, q2\n\t" skip           \
-  "vldrw.32 q3, [%[channels]], #16\n\t"    \
+  "vldrw.32 q3, [%[s00]], #16\n\t"         \
   "vmulh.s32 q0, q0, q3\n\t"               \
   "vmulh.s32 q1, q1, q3\n\t"               \
-  "vldrw.32 q2, [%[channels]], #16\n\t"    \
+  "vldrw.32 q2, [%[s00]], #16\n\t"         \
   "vadd.i32 q0, q0, q2\n\t"                \
   "vadd.i32 q1, q1, q2\n\t"                \
-  "vldrw.32 q3, [%[channels]], #16\n\t"    \
+  "vldrw.32 q3, [%[s00]], #16\n\t"         \
   "vshl.s32 q0, q0, q3\n\t"                \
   "vshl.s32 q1, q1, q3\n\t"                \
   "vmin.s32 q0, q0, %q[high]\n\t"          \
   "vmin.s32 q1, q1, %q[high]\n\t"          \
   "vmax.s32 q0, q0, %q[low]\n\t"           \
   "vmax.s32 q1, q1, %q[low]\n\t"           \
-  "ldrd %[x0], %[x1], %[ys]\n\t"           \
-  "vctp.32 %[left]\n\t"                    \
+  "ldrd %[x0], %[x1], [%[t], #8]\n\t"      \
+  "vctp.32 %[s02]\n\t"                     \
   "vpstt\n\t"                              \
   "vstrbt.32 q1, [%[x1]], #4\n\t"          \
   "vstrbt.32 q0, [%[x0]], #4\n\t"          \
-  "strd %[x0], %[x1], %[ys]\n\t"           \
-  "subs %[left], #4\n\t"                   \
+  "strd %[x0], %[x1], [%[t], #8]\n\t"      \
+  "subs %[s02], #4\n\t"                    \
+  "strd %[s00], %[s02], [%[t], #24]\n\t"   \
   "bgt 1b\n\t"
-#define QCC_OPERANDS                                                                                             \
-  : [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),               \
-    [s11] "=&Te"(s11), [s12] "=&Te"(s12), [s13] "=&Te"(s13), [w] "+r"(w), [x0] "=&l"(x0), [x1] "=&l"(x1),        \
-    [n] "=&r"(n), [channels] "+r"(channels), [left] "+r"(left), [ys] "+m"(ys), [skips] "+m"(skips),              \
-    [multiplier] "+m"(multiplier)                                                                                \
-  : [xs] "m"(xs), [vectors] "m"(vectors), [low] "w"(low), [high] "w"(high)                                       \
+#define QCC_OPERANDS                                                                                       \
+  : [s00] "=&Te"(s00), [s01] "=&Te"(s01), [s02] "=&Te"(s02), [s03] "=&Te"(s03), [s10] "=&Te"(s10),         \
+    [s11] "=&Te"(s11), [s12] "=&Te"(s12), [s13] "=&Te"(s13), [w] "+r"(w), [x0] "=&l"(x0), [x1] "=&l"(x1),  \
+    [n] "=&r"(n)                                                                                           \
+  : [t] "r"(&t), [low] "w"(low), [high] "w"(high)                                                          \
   : "q0", "q1", "q2", "q3", "cc", "memory"
 
-static __attribute__((noinline)) void compute_tile(const layer *l, inputs xs, inputs skips, outputs ys) {
+static __attribute__((noinline)) void compute_tile(const layer *l, const int8_t *const *x, const int8_t *skip, int8_t *y,
+                                                   ptrdiff_t second) {
   const int8_t *w = l->weights, *x0, *x1;
-  const int32_t *channels = l->channels, *multiplier = l->skip_multiplier;
+  tile t = {{x[0], x[1]}, {y, y + second}, {skip, skip ? skip + second : skip}, l->channels, l->outputs,
+            l->skip_multiplier, l->vectors};
   const int32x4_t low = vdupq_n_s32(l->low), high = vdupq_n_s32(l->high);
-  const int32_t vectors = l->vectors;
-  int32_t left = l->outputs, n, s00, s01, s02, s03, s10, s11, s12, s13;
-  if (skips.first) {
+  int32_t n, s00, s01, s02, s03, s10, s11, s12, s13;
+  if (skip) {
     __asm__ volatile(QCC_TILE(QCC_SKIP) QCC_OPERANDS);
   } else {
     __asm__ volatile(QCC_TILE("") QCC_OPERANDS);
@@ -218,12 +223,10 @@ static void convolve(const qcc_dsp_conv2d_params *p, const layer *l, const int8_
   for (int32_t pixels = p->batch * p->output_height * p->output_width; pixels > 0; pixels -= 2) {
     const int32_t count = pixels > 1 ? 2 : 1; /* the last pixel of an odd number is computed twice */
     const ptrdiff_t second = (count - 1) * p->output_channels;
-    inputs xs = {columns, to[count - 1]};
-    const inputs skips = {skip, skip ? skip + second : skip};
-    const outputs ys = {output, output + second};
+    const int8_t *x[2] = {columns, to[count - 1]};
     if (!columns) {
-      xs.first = input;
-      xs.second = input + (count - 1) * taps;
+      x[0] = input;
+      x[1] = input + (count - 1) * taps;
       input += count * taps;
     }
     for (int32_t j = 0; columns && j < count; ++j) {
@@ -241,7 +244,7 @@ static void convolve(const qcc_dsp_conv2d_params *p, const layer *l, const int8_
         }
       }
     }
-    compute_tile(l, xs, skips, ys);
+    compute_tile(l, x, skip, output, second);
     skip = skip ? skip + count * p->output_channels : skip;
     output += count * p->output_channels;
   }

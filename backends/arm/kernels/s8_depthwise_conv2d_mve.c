@@ -42,7 +42,7 @@ enum { BLOCK = 16, ROWS = 4, WORDS = BLOCK * ROWS, FOUR = 4 };
 /* Windows of some output pixels: what does not change from channel to channel. */
 typedef struct {
   const uint32_t *windows, *places;
-  int32_t vectors, rest; /* sums: so many fours, and some more */
+  int32_t vectors, rest; /* 8 and 12, as the assembly knows: so many fours of sums, and some more */
   int32_t low, high;
 } pixels;
 
@@ -111,21 +111,21 @@ static int8_t *interleave_rows(const qcc_dsp_conv2d_params *p, const int8_t *inp
   "vadd.i32 q0, q0, %[bias]\n\t"             \
   "vmulh.s32 q0, q0, %q[multiplier]\n\t"     \
   "vadd.i32 q0, q0, %[rounding]\n\t"         \
-  "vshl.s32 q0, %[shift]\n\t"                \
+  "vshl.s32 q0, q0, %q[shift]\n\t"           \
   "vmin.s32 q0, q0, %q[high]\n\t"            \
   "vmax.s32 q0, q0, %q[low]\n\t"
 /* All sums of a channel, the last vector's in part. Compilers are not told of predicates: none lasts. */
 #define QCC_CHANNEL(sums)                    \
-  "ldr %[s0], %[vectors]\n\t"                \
+  "ldr %[s0], [%[p], #8]\n\t"                \
   "wls lr, %[s0], 2f\n"                      \
   "1:\n\t" sums QCC_REQUANTIZE               \
   "vstrb.32 q0, [%[y], q1]\n\t"              \
   "le lr, 1b\n"                              \
   "2:\n\t"                                   \
-  "ldr %[s0], %[rest]\n\t"                   \
+  "ldr %[s0], [%[p], #12]\n\t"               \
   "cmp %[s0], #0\n\t"                        \
   "beq 3f\n\t" sums QCC_REQUANTIZE           \
-  "ldr %[s0], %[rest]\n\t"                   \
+  "ldr %[s0], [%[p], #12]\n\t"               \
   "vctp.32 %[s0]\n\t"                        \
   "vpst\n\t"                                 \
   "vstrbt.32 q0, [%[y], q1]\n"               \
@@ -137,13 +137,13 @@ static inline __attribute__((always_inline)) void compute_channel(const pixels *
   const uint32_t *windows = p->windows, *places = p->places;
   const int32x4_t w = vsetq_lane_s32(0, vreinterpretq_s32_s8(vldrbq_s8(weights)), 3);
   const int32x4_t below = vshlq_n_s32(w, 8);
-  const int32x4_t multiplier = vdupq_n_s32(constants[1]), low = vdupq_n_s32(p->low), high = vdupq_n_s32(p->high);
+  const int32x4_t multiplier = vdupq_n_s32(constants[1]), shift = vdupq_n_s32(constants[3]);
+  const int32x4_t low = vdupq_n_s32(p->low), high = vdupq_n_s32(p->high);
   int32_t s0, s1, s2, s3;
-#define QCC_OPERANDS                                                                                              \
+#define QCC_OPERANDS                                                                                                 \
   : [windows] "+r"(windows), [places] "+r"(places), [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3) \
-  : [x] "r"(x), [y] "r"(y), [w] "w"(w), [below] "w"(below), [bias] "r"(constants[0]), [multiplier] "w"(multiplier), \
-    [rounding] "r"(constants[2]), [shift] "r"(constants[3]), [low] "w"(low), [high] "w"(high),                    \
-    [vectors] "m"(p->vectors), [rest] "m"(p->rest)                                                                \
+  : [p] "r"(p), [x] "r"(x), [y] "r"(y), [w] "w"(w), [below] "w"(below), [bias] "r"(constants[0]),                    \
+    [multiplier] "w"(multiplier), [rounding] "r"(constants[2]), [shift] "w"(shift), [low] "w"(low), [high] "w"(high) \
   : "lr", "q0", "q1", "cc", "memory"
   if (rows == 2) {
     __asm__ volatile(QCC_CHANNEL(QCC_TWO_ROWS) QCC_OPERANDS);
