@@ -133,6 +133,17 @@ def test_random_layers(name: str, seed: int, tmp_path: Path) -> None:
     assert ours - {"qcc_s8_avg_pool2d_mve"} <= set(symbols)
 
 
+@pytest.mark.slow
+def test_another_compiler(tmp_path: Path) -> None:
+    """zig, which is a clang, allocates the registers of the assembly its own way."""
+    pytest.importorskip("ziglang", reason="the zig compiler is not installed")
+    usable("cortex-m55")
+    target, shared = find_target("cortex-m55"), shared_layers()
+    target, rng = replace(target, compilers=target.compilers[1:]), np.random.default_rng(4)
+    net = shared.Net([random_layer(shared.Layer, rng) for _ in range(24)], 4)
+    check(build_program(net.graph, target, "layers"), net.samples(4), tmp_path, net.graph.output_names)
+
+
 @pytest.mark.parametrize(
     "seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
 )
