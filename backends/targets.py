@@ -124,6 +124,7 @@ class _Core:
     features: tuple[str, ...] = ()
     granularity: int = 1
     linker_script: str = "cortex_m_mps2.ld"
+    zig_features: str = ""
 
 
 _CORES = (
@@ -137,7 +138,7 @@ _CORES = (
     ),
     _Core(
         *("m55", "Cortex-M55", ("-mfloat-abi=hard",), "thumb-freestanding-eabihf", "mps3-an547"),
-        *((*MVE_KERNELS, *DSP_KERNELS), ("mve",), 4, "cortex_m_mps3.ld"),
+        *((*MVE_KERNELS, *DSP_KERNELS), ("mve",), 4, "cortex_m_mps3.ld", "+mve_fp"),
     ),
     # the board has an M4, which runs all code for an M0
     _Core("m0", "Cortex-M0, integers only", ("-mfloat-abi=soft",), "thumb-freestanding-eabi", "mps2-an386"),
@@ -153,7 +154,7 @@ for _core in _CORES:
                     ("arm-none-eabi-gcc", f"-mcpu=cortex-{_core.suffix}", "-mthumb", *_core.flags),
                     "install gcc-arm-none-eabi",
                 ),
-                _zig("-target", _core.zig, f"-mcpu=cortex_{_core.suffix}"),
+                _zig("-target", _core.zig, f"-mcpu=cortex_{_core.suffix}{_core.zig_features}"),
             ),
             kernels=(*_core.kernels, *KERNELS),
             flags=("-O2", "-ffreestanding", "-ffunction-sections", "-fdata-sections"),

@@ -1,7 +1,9 @@
-"""Rows of convolution and dense for the vectors of Armv8.1-M: Cortex-M55 and M85."""
+"""Rows of convolution, dense and average pooling for the vectors of Armv8.1-M: Cortex-M55 and M85."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcc.backends.arm.cortex_m import (
     KERNELS_FOLDER,
+    SHIFTS,
     Numbers,
     accepts_conv2d,
     accepts_requantize,
@@ -19,13 +22,16 @@ from qcc.backends.arm.cortex_m import (
 )
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, skip_operand
+from qcc.backends.scalar.lowering import requantize_constants, zero_point
+from qcc.backends.scalar.window import lower_s8_avg_pool2d
+from qcc.backends.x86 import pooling
 from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.dense import Dense
 
 VECTOR = 16  # int8 lanes
 FOUR = 4  # int32 lanes
-WIDENED = np.array(
-    [[0, 4, 8, 12], [2, 6, 10, 14], [1, 5, 9, 13], [3, 7, 11, 15]]
-)  # lanes of s8_depthwise_conv2d_mve.c
+SHORT = 64  # taps of a column that s8_conv2d_short_mve keeps on the stack
+BAND_BYTES = 4096  # of a depthwise convolution's workspace, where that is enough for one group of rows
 
 
 def _padded(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
@@ -35,11 +41,14 @@ def _padded(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
 
 def _constants(numbers: Numbers, step: Step, multiple: int) -> NDArray[np.int32]:
     """s32[C, 4] of bias, multiplier, rounding with zero_point, 32 - shift; C is padded to ``multiple``."""
-    output = step.output.type.qparams
-    zero_point = output.zero_point if output is not None else 0
     bias, multiplier, shift = numbers.channels.astype(np.int64).T
-    columns = np.stack([bias, multiplier, (2 * zero_point + 1) << (shift - 1), -shift], axis=-1)
+    columns = np.stack([bias, multiplier, _rounding(step, shift), -shift], axis=-1)
     return _padded(columns.astype(np.int32), 0, multiple)
+
+
+def _rounding(step: Step, shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The term that rounds the upper half of a product before ``shift`` and adds the zero_point; see qcc_arm_dsp.h."""
+    return (2 * zero_point(step.output) + 1) << (shift - 1)
 
 
 def lower_conv2d(step: Step) -> Call:
@@ -59,34 +68,142 @@ def lower_conv2d(step: Step) -> Call:
     return Call(conv2d_params(step), constants, 2 * padded.shape[1], inputs)
 
 
+def lower_short(step: Step) -> Call:
+    """s8_conv2d_short_mve: no workspace."""
+    return replace(lower_conv2d(step), workspace_bytes=0)
+
+
+def accepts_short(step: Step) -> str | None:
+    """Columns that fit on the stack."""
+    taps = step.root.input(1).type.elements // step.output.type.shape[-1]
+    if taps <= SHORT:
+        return accepts_conv2d(step)
+    return f"columns of {taps} taps, the kernel has {SHORT}"
+
+
+def accepts_one_row(step: Step) -> str | None:
+    """A dense layer of one row, read where it is."""
+    taps = step.root.input(1).type.elements // step.output.type.shape[-1]
+    if not isinstance(step.root.op, Dense) or step.output.type.elements != step.output.type.shape[-1]:
+        return "not a dense layer of one row"
+    return accepts_conv2d(step) if taps % VECTOR == 0 else f"{taps} taps are no multiple of {VECTOR}"
+
+
 def accepts_depthwise_mve(step: Step) -> str | None:
-    """3x3, no weight of -128, and no residual operand: the row has no such pattern."""
+    """3x3, and no residual operand: the row has no such pattern."""
     if step.root.input(1).type.shape[1:3] != (3, 3):
         return "the filter is not 3x3"
     return accepts_depthwise(step) or accepts_requantize(step)
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """Of a depthwise convolution: output rows computed together, groups of them, and the bytes that one group needs."""
+
+    rows: int
+    groups: int
+    band_bytes: Callable[[int], int]
+
+
+def _windows(step: Step) -> _Windows:
+    op = step.root.op
+    assert isinstance(op, Conv2d)
+    _, height, width, _ = step.output.type.shape
+    rows = 2 if op.strides[0] == op.dilations[0] == 1 and height > 1 else 1
+    columns = (width - 1) * op.strides[1] + 2 * op.dilations[1] + 1
+
+    def band_bytes(band: int) -> int:
+        pixels = -(-band * width // FOUR) * FOUR
+        return 4 * (band * columns * VECTOR + pixels * (FOUR + rows))
+
+    return _Windows(rows, -(-height // rows), band_bytes)
+
+
+def is_in_place_depthwise_mve(step: Step) -> str | None:
+    """The workspace of the whole height replaces a second buffer, and is smaller."""
+    if step.root.input(0).type.shape != step.output.type.shape:
+        return "input and output differ in size"
+    found = _windows(step)
+    smaller = found.band_bytes(found.groups) <= step.output.type.bytes + found.band_bytes(1)
+    return None if smaller else "a second buffer is smaller than the workspace"
+
+
 def lower_depthwise(step: Step) -> Call:
-    """s8_depthwise_conv2d_mve."""
-    assert isinstance(step.root.op, Conv2d)
+    """s8_depthwise_conv2d_mve: all rows at once in place, else as many as BAND_BYTES hold."""
+    found, band = _windows(step), 1
+    if is_in_place_depthwise_mve(step) is None:
+        band = found.groups
+    while band < found.groups and found.band_bytes(band + 1) <= BAND_BYTES:
+        band += 1
     numbers = numbers_of(step)
-    taps = _padded(numbers.weights.reshape(-1, 9), 0, VECTOR).reshape(-1, VECTOR, 9).swapaxes(1, 2)
-    columns = _constants(numbers, step, VECTOR).reshape(-1, VECTOR, 4)[:, WIDENED].swapaxes(2, 3)
+    taps = _padded(numbers.weights.reshape(-1, 3, 3).swapaxes(1, 2), 2, FOUR)
     constants: dict[str, NDArray[Any] | None] = {
-        "weights": np.ascontiguousarray(taps),
-        "channels": np.ascontiguousarray(columns),
+        "weights": np.pad(taps.reshape(-1), (0, FOUR)),
+        "channels": _constants(numbers, step, 1),
     }
-    channels = step.output.type.shape[-1]
-    return Call(conv2d_params(step), constants, channels, inputs=(step.root.input(0),))
+    return Call(conv2d_params(step, band), constants, found.band_bytes(band), inputs=(step.root.input(0),))
 
 
-MVE_KERNELS: tuple[Kernel, ...] = tuple(
+# ---------------------------------------------------------------- pooling
+def accepts_shifts(step: Step) -> str | None:
+    """Shifts in range."""
+    shift = requantize_constants(step)["shift"]
+    inside = (shift >= SHIFTS[0]) & (shift <= SHIFTS[1])
+    return None if inside.all() else f"a shift is not from {SHIFTS[0]} to {SHIFTS[1]}"
+
+
+def accepts_reduce(step: Step) -> str | None:
+    """Neighbouring axes, not the last ones."""
+    return pooling.accepts_sum(step) or accepts_shifts(step)
+
+
+def _with_constants(call: Call, step: Step) -> Call:
+    """The same call with s32[C / 4, 3, 4] in place of float scales."""
+    channels = call.params["channels"]
+    assert isinstance(channels, int)
+    planned = requantize_constants(step)
+    multiplier, shift = (planned[name].astype(np.int64) for name in ("multiplier", "shift"))
+    columns = np.stack([multiplier, _rounding(step, shift - 32), 32 - shift], axis=-1)
+    rows = _padded(np.tile(columns, (channels // len(columns), 1)).astype(np.int32), 0, FOUR)
+    constants = np.ascontiguousarray(rows.reshape(-1, FOUR, 3).swapaxes(1, 2))
+    return replace(call, constants={"factors": call.constants["factors"], "constants": constants})
+
+
+def lower_avg_pool2d(step: Step) -> Call:
+    """s8_avg_pool2d_mve."""
+    return _with_constants(lower_s8_avg_pool2d(step), step)
+
+
+def lower_reduce(step: Step) -> Call:
+    """s8_avg_pool2d_mve: a window of one row."""
+    return _with_constants(pooling.lower_reduce(step), step)
+
+
+_POOLING: tuple[Kernel, ...] = tuple(
+    Kernel(
+        pattern=f"{op}+requantize",
+        dtype="s8",
+        symbol="qcc_s8_avg_pool2d_mve",
+        params_type="qcc_avg_pool2d_params",
+        source=KERNELS_FOLDER / "s8_avg_pool2d_mve.c",
+        lower=lower,
+        accepts=accepts,
+        priority=20,
+    )
+    for op, lower, accepts in (
+        ("avg_pool2d", lower_avg_pool2d, accepts_shifts),
+        ("reduce_mean", lower_reduce, accepts_reduce),
+        ("reduce_sum", lower_reduce, accepts_reduce),
+    )
+)
+
+MVE_KERNELS: tuple[Kernel, ...] = _POOLING + tuple(
     Kernel(
         pattern=pattern,
         dtype="s8",
         symbol=f"qcc_s8_{name}_mve",
         params_type="qcc_dsp_conv2d_params",
-        source=KERNELS_FOLDER / f"s8_{name}_mve.c",
+        source=KERNELS_FOLDER / f"s8_{name.removesuffix('_short')}_mve.c",
         lower=lower,
         accepts=accepts,
         priority=priority,
@@ -104,9 +221,19 @@ MVE_KERNELS: tuple[Kernel, ...] = tuple(
             "in place",
             (0, 1),
         ),
+        (("conv2d", "dense"), "conv2d_short", lower_short, accepts_short, 24, "", (1,)),
+        (
+            *(("conv2d", "dense"), "conv2d_short", lower_short),
+            *(both(accepts_short, is_in_place), 25, "in place", (0, 1)),
+        ),
+        (("dense",), "conv2d_short", lower_short, accepts_one_row, 26, "one row", (1,)),
         (("conv2d",), "depthwise_conv2d", lower_depthwise, accepts_depthwise_mve, 22, "", ()),
+        (
+            *(("conv2d",), "depthwise_conv2d", lower_depthwise),
+            *(both(accepts_depthwise_mve, is_in_place_depthwise_mve), 23, "in place", (0,)),
+        ),
     )
     for root in roots
     for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
-    if name == "conv2d" or pattern == "conv2d+requantize"
+    if name != "depthwise_conv2d" or pattern == "conv2d+requantize"
 )

@@ -1,7 +1,8 @@
 """What a library is made of: its linked image, read with the compiler's own tools.
 
 ``measure`` links the library alone, from NAME_run, with what it needs of the compiler's run-time library. From the image
-come the sizes of the sections and the calls between functions, from -fstack-usage the frame of each function.
+come the sizes of the sections and the calls between functions, from -fstack-usage the frame of each function; those of
+the run-time library of Cortex-M compilers come from their instructions (frames.py).
 ``float_code`` finds instructions and functions that compute with floating-point numbers.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qcc.backends.c.build import compiler_tool, link_alone, run_tool
+from qcc.backends.c.frames import Instruction, compiled_frames, merge_loops
 from qcc.backends.target import Target
 from qcc.ir.errors import TargetError
 
@@ -38,21 +40,6 @@ _X86_FLOAT = re.compile(
 _FLOAT_FUNCTION = re.compile(
     r"^__aeabi_([fd](?!pu)\w*|c[fd]\w+|u?[il]2[fd]|h2[fd]\w*)$|^__\w+[hsdxt][fc][hsdxt]?[fi]?[234]?$|^__(gnu_)?[fh]2[hf]"
 )
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One of an image: where, in which function, and what."""
-
-    address: int
-    function: str
-    mnemonic: str
-    operands: str
-
-    @property
-    def text(self) -> str:
-        """As it is written in assembly."""
-        return f"{self.mnemonic} {self.operands}".strip()
 
 
 @dataclass(frozen=True)
@@ -114,9 +101,14 @@ def measure(
     build_folder = build_folder or folder / "build" / "alone"
     image = link_alone(folder, target, entry, build_folder)
     sections, code = section_bytes(image, target), disassemble(image, target)
-    frames = _frames(build_folder)
-    stack, deepest, unmeasured = _deepest(entry, calls_of(code), frames)
+    frames, calls = _frames(build_folder), calls_of(code)
     external = undefined_symbols(build_folder, image, target)
+    if _is_bare_metal(target):
+        measured = [name for name in calls if name.split(".")[0] in frames]
+        for name, frame in merge_loops(compiled_frames(code, measured)).items():
+            frames[name], calls[name] = frame.bytes, set(frame.entered)
+        calls[entry] |= set(external)  # jumps to them do not show in the image
+    stack, deepest, unmeasured = _deepest(entry, calls, frames)
     return Footprint(
         **sections,  # text, rodata, data, bss
         constants=meta["constant_bytes"],
@@ -206,7 +198,11 @@ def _computes_floats(i: Instruction, has_vectors: bool) -> bool:
 
 
 def _has_vectors(target: Target) -> bool:
-    return "arm-none-eabi" not in " ".join(target.compilers[0].argv) or "mve" in target.features
+    return not _is_bare_metal(target) or "mve" in target.features
+
+
+def _is_bare_metal(target: Target) -> bool:
+    return "arm-none-eabi" in " ".join(target.compilers[0].argv)
 
 
 def _frames(build_folder: Path) -> dict[str, int]:
@@ -237,7 +233,7 @@ def _deepest(
         if name in above:
             raise TargetError(f"{name} calls itself: its stack has no bound")
         if name not in known:
-            frame = frames.get(name.split(".")[0], -1)
+            frame = frames.get(name, frames.get(name.split(".")[0], -1))
             if frame < 0:
                 unmeasured.add(name)
             below = [walk(called, (*above, name)) for called in sorted(calls.get(name, ()))]

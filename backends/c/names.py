@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 LINE = 110
 _LONGEST_NAME = 40
+_FOLDER = 16  # characters of a folder of names up to which it stays in comments
 _SHARED = 0.75  # share of names from which on a leading part says nothing
 _WORDS = """
 alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class co_await
@@ -75,6 +76,14 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         if len(parts) < 3 or heads.count(common) < _SHARED * len(parts):
             return {name: "_".join(p) for name, p in parts.items()}
         parts = {name: p[1:] if len(p) > 1 and p[0] == common else p for name, p in parts.items()}
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """What most of the names begin with, up to a slash; empty where that is not worth an abbreviation."""
+    folders = [name[: match.end()] for name in names for match in re.finditer("/", name)]
+    found = max(dict.fromkeys(folders), key=lambda f: folders.count(f) * len(f), default="")
+    often = folders.count(found) >= max(3, len(names) / 2)
+    return found if often and len(found) > _FOLDER else ""
 
 
 def library_name(text: str, taken: Collection[str] = ()) -> str:

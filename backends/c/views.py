@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, short_names
+from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, common_folder, short_names
 from qcc.backends.c.stages import Offsets, c_field, params_lines, stages
 from qcc.backends.c.weights import Constants
 from qcc.backends.parallel import is_long
@@ -32,6 +32,7 @@ class Views:
             self._blocks["input"] = "input"
         if block_type(program.outputs) != "int8_t":
             self._blocks["output"] = "output"
+        self._folder = c_comment(common_folder([op.step.output.name for op in program.operations]))
         self._short = short_names([op.step.output.name for op in program.operations])
         for operation in program.operations:
             self._reserve(operation.step.output)
@@ -62,8 +63,9 @@ class Views:
             "macs": sum(op.macs for op in program.operations),
             "weight_bytes": self.constants.bytes,
             "constants": list(self.constants),
-            "offsets": self.offsets,
-            "operations": self.operations,
+            "folder": self._folder,
+            "offsets": [o | {"comment": self._shortened(o["comment"])} for o in self.offsets],
+            "operations": [op | self._shortened_comments(op) for op in self.operations],
             "copies": self.copies,
             "uses": {
                 "input": "input" in self._used and self._blocks["input"] == "input",
@@ -78,6 +80,13 @@ class Views:
             "is_long": is_long([op.sharing for op in program.operations]),
             "blocks": self._blocks,
         }
+
+    def _shortened(self, comment: str) -> str:
+        return comment.replace(self._folder, ".../") if self._folder else comment
+
+    def _shortened_comments(self, operation: Mapping[str, Any]) -> dict[str, Any]:
+        comments = [self._shortened(line) for line in operation["comments"]]
+        return {"title": self._shortened(operation["title"]), "comments": comments}
 
     # ------------------------------------------------------------------ memory
     def _reserve(self, value: Value) -> None:

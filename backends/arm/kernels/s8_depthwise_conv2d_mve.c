@@ -1,140 +1,218 @@
-/* s8_depthwise_conv2d_mve: 3x3 convolution of each channel with its own filter, 16 channels at a time.
+/* s8_depthwise_conv2d_mve: 3x3 convolution of each channel with its own filter, by dot products of one channel's taps.
  *
  * input    int8[batch][input_height][input_width][channels]
- * weights  int8[channels / 16][9][16], zero-padded
- * channels int32[channels / 16][4][4][4]: the constants of qcc_arm_mve.h for channels 0 4 8 12, then 2 6 10 14,
- *          1 5 9 13 and 3 7 11 15 of sixteen; zero_points are folded in the bias
- * output   int8[batch][output_height][output_width][channels]
- * workspace  int8[channels]: padding
+ * weights  int8[channels][3 columns][4 rows], of which the fourth row is 0, and 4 bytes more
+ * channels int32[channels][4]: bias, multiplier, rounding with zero_point, 32 - shift, as in qcc_arm_mve.h; zero_points are
+ *          folded in the bias
+ * output   int8[batch][output_height][output_width][channels]; may be written over the input where they have one size and
+ *          `band` is the whole height
+ * workspace, of 4-byte elements:
+ *          int8[band][columns][16 channels][4 rows]: a word has what four rows of the input have in one column of a channel
+ *          uint32[pixels][4]: for each output pixel of a band, where the three columns of its window are, and 0
+ *          uint32[pixels][rows]: where it is in the output; pixels = band * output_width rounded up to 4
  *
  *   acc = bias[c] + sum w[a][b][c] * x'[...][c]
  *   output = requantize(acc), saturated to [low, high]
  *
- * x' is the input surrounded by pad_value. Products of two taps fit an int16 together, as no weight is -128; they are
- * widened in turns of even and odd lanes, and narrowed in the same order.
+ * x' is the input surrounded by pad_value. Where neither stride nor dilation moves the rows apart, four rows of input hold
+ * the windows of two rows of output (`rows`): one gathered vector gives both, the second with the weights a byte, so a row,
+ * further. `band` counts such groups of rows. Of an odd height the last group starts one row early.
  * Accumulator: int32; every partial sum fits, as proved by the compiler.
  * Reference: Conv2d.int_ref in qcc/ir/ops/conv.py, Requantize.int_ref.
  */
 #include "qcc_arm_mve.h"
 
-enum { VECTOR = 16, TAPS = 9, CONSTANTS = 64 };
+enum { BLOCK = 16, ROWS = 4, WORDS = BLOCK * ROWS, FOUR = 4 };
 
 #define QCC_WHOLE "vldrb.8 "
 #define QCC_SOME "vpst\n\tvldrbt.8 " /* lanes that are not there become 0 */
-/* The tap whose pointer is at taps + at: even products in q2, odd ones in q0. */
-#define QCC_TAP(load, at)                  \
-  "ldr %[x], [%[taps], #" at "]\n\t"       \
-  "add %[x], %[offset]\n\t" load           \
-  "q0, [%[x]]\n\t"                         \
-  "vldrb.8 q1, [%[w]], #16\n\t"            \
-  "vmullb.s8 q2, q0, q1\n\t"               \
-  "vmullt.s8 q0, q0, q1\n\t"
-/* Adds the products of another tap. */
-#define QCC_SECOND(load, at)               \
-  "ldr %[x], [%[taps], #" at "]\n\t"       \
-  "add %[x], %[offset]\n\t" load           \
-  "q1, [%[x]]\n\t"                         \
-  "vldrb.8 q3, [%[w]], #16\n\t"            \
-  "vmullb.s8 q1, q1, q3\n\t"               \
-  "vadd.i16 q2, q2, q1\n\t" load           \
-  "q1, [%[x]]\n\t"                         \
-  "vmullt.s8 q1, q1, q3\n\t"               \
-  "vadd.i16 q0, q0, q1\n\t"
-/* Widens the products and adds them to the sums. */
-#define QCC_WIDEN                          \
-  "vmovlb.s16 q1, q2\n\t"                  \
-  "vadd.i32 q4, q4, q1\n\t"        \
-  "vmovlt.s16 q1, q2\n\t"                  \
-  "vadd.i32 q5, q5, q1\n\t"        \
-  "vmovlb.s16 q1, q0\n\t"                  \
-  "vadd.i32 q6, q6, q1\n\t"        \
-  "vmovlt.s16 q1, q0\n\t"                  \
-  "vadd.i32 q7, q7, q1\n\t"
-#define QCC_PAIR(load, at0, at1) QCC_TAP(load, at0) QCC_SECOND(load, at1) QCC_WIDEN
-#define QCC_TAPS(load) \
-  QCC_PAIR(load, "0", "4") QCC_PAIR(load, "8", "12") QCC_PAIR(load, "16", "20") QCC_PAIR(load, "24", "28") \
-  QCC_TAP(load, "32") QCC_WIDEN
-#define QCC_BIAS                           \
-  "vldrw.32 q4, [%[channels]]\n\t"         \
-  "vldrw.32 q5, [%[channels], #64]\n\t"    \
-  "vldrw.32 q6, [%[channels], #128]\n\t"   \
-  "vldrw.32 q7, [%[channels], #192]\n\t"
-/* As in qcc_arm_mve.h. */
-#define QCC_REQUANTIZE(sum, multiplier, rounding, shift) \
-  "vldrw.32 q0, [%[channels], #" multiplier "]\n\t"      \
-  "vmulh.s32 " sum ", " sum ", q0\n\t"                   \
-  "vldrw.32 q1, [%[channels], #" rounding "]\n\t"        \
-  "vadd.i32 " sum ", " sum ", q1\n\t"                    \
-  "vldrw.32 q2, [%[channels], #" shift "]\n\t"           \
-  "vshl.s32 " sum ", " sum ", q2\n\t"
-/* The sums as 16 saturated bytes in q4, within [low, high]. */
-#define QCC_BYTES                                                                               \
-  QCC_REQUANTIZE("q4", "16", "32", "48") QCC_REQUANTIZE("q5", "80", "96", "112")                \
-  QCC_REQUANTIZE("q6", "144", "160", "176") QCC_REQUANTIZE("q7", "208", "224", "240")           \
-  "vqmovnb.s32 q4, q4\n\t"                                                                      \
-  "vqmovnt.s32 q4, q5\n\t"                                                                      \
-  "vqmovnb.s32 q6, q6\n\t"                                                                      \
-  "vqmovnt.s32 q6, q7\n\t"                                                                      \
-  "vqmovnb.s16 q4, q4\n\t"                                                                      \
-  "vqmovnt.s16 q4, q6\n\t"                                                                      \
-  "vdup.8 q0, %[low]\n\t"                                                                       \
-  "vdup.8 q1, %[high]\n\t"                                                                      \
-  "vmax.s8 q4, q4, q0\n\t"                                                                      \
-  "vmin.s8 q4, q4, q1\n\t"
-#define QCC_OPERANDS                                                                            \
-  : [w] "+r"(w), [x] "=&r"(x)                                                                   \
-  : [taps] "r"(taps), [offset] "r"(offset), [left] "r"(left), [channels] "r"(channels), [y] "r"(y), \
-    [low] "r"(p->low), [high] "r"(p->high)                                                      \
-  : "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "memory"
+#define QCC_ROW(load, q, i) load q ", [%[x" i "]]\n\tadd %[x" i "], %[step" i "]\n\t"
+/* As often as lr says: 16 bytes of each of four rows, interleaved. */
+#define QCC_INTERLEAVE(load)                                                                               \
+  "ldr lr, %[count]\n\t"                                                                                   \
+  "wls lr, lr, 2f\n"                                                                                       \
+  "1:\n\t" QCC_ROW(load, "q0", "0") QCC_ROW(load, "q1", "1") QCC_ROW(load, "q2", "2") QCC_ROW(load, "q3", "3") \
+  "vst40.8 {q0, q1, q2, q3}, [%[to]]\n\t"                                                                  \
+  "vst41.8 {q0, q1, q2, q3}, [%[to]]\n\t"                                                                  \
+  "vst42.8 {q0, q1, q2, q3}, [%[to]]\n\t"                                                                  \
+  "vst43.8 {q0, q1, q2, q3}, [%[to]]!\n\t"                                                                 \
+  "le lr, 1b\n"                                                                                            \
+  "2:\n\t"
 
-/* All channels of an output pixel, 16 at a time. Only here are there predicates, of which compilers are not told. */
-static void compute_pixel(const qcc_dsp_conv2d_params *p, const int8_t *const *taps, const int8_t *w,
-                          const int32_t *channels, int8_t *y) {
-  int32_t offset = 0, left = p->output_channels;
-  const int8_t *x;
-  for (; left >= VECTOR; left -= VECTOR, offset += VECTOR, channels += CONSTANTS, y += VECTOR) {
-    __asm__ volatile(QCC_BIAS QCC_TAPS(QCC_WHOLE) QCC_BYTES "vstrb.8 q4, [%[y]]\n\t" QCC_OPERANDS);
+/* Windows of some output pixels: what does not change from channel to channel. */
+typedef struct {
+  const uint32_t *windows, *places;
+  int32_t vectors, rest; /* 8 and 12, as the assembly knows: so many fours of sums, and some more */
+  int32_t low, high;
+} pixels;
+
+/* `count` columns of four rows. */
+static __attribute__((noinline)) int8_t *interleave(const int8_t *const *rows, const int32_t *steps, int32_t count, int32_t width,
+                                                    int8_t *to) {
+  const int8_t *x0 = rows[0], *x1 = rows[1], *x2 = rows[2], *x3 = rows[3];
+  const int32_t step0 = steps[0], step1 = steps[1], step2 = steps[2], step3 = steps[3];
+#define QCC_OPERANDS                                                                               \
+  : [to] "+r"(to), [x0] "+r"(x0), [x1] "+r"(x1), [x2] "+r"(x2), [x3] "+r"(x3)                      \
+  : [step0] "r"(step0), [step1] "r"(step1), [step2] "r"(step2), [step3] "r"(step3), [count] "m"(count), \
+    [width] "m"(width)                                                                             \
+  : "lr", "q0", "q1", "q2", "q3", "memory"
+  if (width >= BLOCK) {
+    __asm__ volatile(QCC_INTERLEAVE(QCC_WHOLE) QCC_OPERANDS);
+  } else {
+    __asm__ volatile("ldr lr, %[width]\n\tvctp.8 lr\n\t" QCC_INTERLEAVE(QCC_SOME) QCC_OPERANDS);
   }
-  if (left > 0) {
-    __asm__ volatile(QCC_BIAS "vctp.8 %[left]\n\t" QCC_TAPS(QCC_SOME) QCC_BYTES "vpst\n\tvstrbt.8 q4, [%[y]]\n\t" QCC_OPERANDS);
-  }
+#undef QCC_OPERANDS
+  return to;
 }
 
-void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *QCC_RESTRICT input,
+/* The columns of one group of rows, of up to 16 channels; y: of the input, the first row of the first window. */
+static int8_t *interleave_rows(const qcc_dsp_conv2d_params *p, const int8_t *input, int32_t y, int32_t width, int8_t *to) {
+  const int32_t columns = (p->output_width - 1) * p->stride_width + 2 * p->dilation_width + 1;
+  const int32_t left = qcc_dsp_clamp(p->pad_left, 0, columns);
+  const int32_t count = qcc_dsp_clamp(p->input_width, 0, columns - left);
+  const int8x16_t padding = vdupq_n_s8((int8_t)p->pad_value);
+  int8_t pad[BLOCK];
+  const int8_t *x[ROWS];
+  int32_t step[ROWS];
+  vst1q_s8(pad, padding);
+  for (int32_t a = 0; a < ROWS; ++a) {
+    const int32_t row = y + a * p->dilation_height;
+    const int32_t inside = row >= 0 && row < p->input_height;
+    x[a] = inside ? input + (ptrdiff_t)row * p->input_width * p->input_channels : pad;
+    step[a] = inside ? p->input_channels : 0;
+  }
+  for (int32_t i = left * ROWS; i > 0; --i, to += BLOCK) {
+    vst1q_s8(to, padding);
+  }
+  to = interleave(x, step, count, width, to);
+  for (int32_t i = (columns - left - count) * ROWS; i > 0; --i, to += BLOCK) {
+    vst1q_s8(to, padding);
+  }
+  return to;
+}
+
+/* One vector: the words of a window's columns. */
+#define QCC_WINDOW                           \
+  "vldrw.32 q1, [%[windows]], #16\n\t"       \
+  "vldrw.u32 q0, [%[x], q1]\n\t"
+/* Four sums into q0: one of each of four windows, or two rows of each of two. */
+#define QCC_ONE_ROW                                                      \
+  QCC_WINDOW "vmladav.s8 %[s0], q0, %q[w]\n\t"                           \
+  QCC_WINDOW "vmladav.s8 %[s1], q0, %q[w]\n\t"                           \
+  QCC_WINDOW "vmladav.s8 %[s2], q0, %q[w]\n\t"                           \
+  QCC_WINDOW "vmladav.s8 %[s3], q0, %q[w]\n\t"
+#define QCC_TWO_ROWS                                                     \
+  QCC_WINDOW "vmladav.s8 %[s0], q0, %q[w]\n\tvmladav.s8 %[s1], q0, %q[below]\n\t" \
+  QCC_WINDOW "vmladav.s8 %[s2], q0, %q[w]\n\tvmladav.s8 %[s3], q0, %q[below]\n\t"
+#define QCC_REQUANTIZE                       \
+  "vmov q0[2], q0[0], %[s0], %[s2]\n\t"      \
+  "vmov q0[3], q0[1], %[s1], %[s3]\n\t"      \
+  "vldrw.32 q1, [%[places]], #16\n\t"        \
+  "vadd.i32 q0, q0, %[bias]\n\t"             \
+  "vmulh.s32 q0, q0, %q[multiplier]\n\t"     \
+  "vadd.i32 q0, q0, %[rounding]\n\t"         \
+  "vshl.s32 q0, q0, %q[shift]\n\t"           \
+  "vmin.s32 q0, q0, %q[high]\n\t"            \
+  "vmax.s32 q0, q0, %q[low]\n\t"
+/* All sums of a channel, the last vector's in part. Compilers are not told of predicates: none lasts. */
+#define QCC_CHANNEL(sums)                    \
+  "ldr %[s0], [%[p], #8]\n\t"                \
+  "wls lr, %[s0], 2f\n"                      \
+  "1:\n\t" sums QCC_REQUANTIZE               \
+  "vstrb.32 q0, [%[y], q1]\n\t"              \
+  "le lr, 1b\n"                              \
+  "2:\n\t"                                   \
+  "ldr %[s0], [%[p], #12]\n\t"               \
+  "cmp %[s0], #0\n\t"                        \
+  "beq 3f\n\t" sums QCC_REQUANTIZE           \
+  "ldr %[s0], [%[p], #12]\n\t"               \
+  "vctp.32 %[s0]\n\t"                        \
+  "vpst\n\t"                                 \
+  "vstrbt.32 q0, [%[y], q1]\n"               \
+  "3:\n\t"
+
+/* One channel of all pixels: x is its first word, y its output. */
+static inline __attribute__((always_inline)) void compute_channel(const pixels *p, const int8_t *x, const int8_t *weights,
+                                                                  const int32_t *constants, int8_t *y, int32_t rows) {
+  const uint32_t *windows = p->windows, *places = p->places;
+  const int32x4_t w = vsetq_lane_s32(0, vreinterpretq_s32_s8(vldrbq_s8(weights)), 3);
+  const int32x4_t below = vshlq_n_s32(w, 8);
+  const int32x4_t multiplier = vdupq_n_s32(constants[1]), shift = vdupq_n_s32(constants[3]);
+  const int32x4_t low = vdupq_n_s32(p->low), high = vdupq_n_s32(p->high);
+  int32_t s0, s1, s2, s3;
+#define QCC_OPERANDS                                                                                                 \
+  : [windows] "+r"(windows), [places] "+r"(places), [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3) \
+  : [p] "r"(p), [x] "r"(x), [y] "r"(y), [w] "w"(w), [below] "w"(below), [bias] "r"(constants[0]),                    \
+    [multiplier] "w"(multiplier), [rounding] "r"(constants[2]), [shift] "w"(shift), [low] "w"(low), [high] "w"(high) \
+  : "lr", "q0", "q1", "cc", "memory"
+  if (rows == 2) {
+    __asm__ volatile(QCC_CHANNEL(QCC_TWO_ROWS) QCC_OPERANDS);
+  } else {
+    __asm__ volatile(QCC_CHANNEL(QCC_ONE_ROW) QCC_OPERANDS);
+  }
+#undef QCC_OPERANDS
+}
+
+/* Where the windows of a band's pixels are, and where its output goes, from the first byte of the output; returns the sums. */
+static int32_t place_pixels(const qcc_dsp_conv2d_params *p, int32_t rows, int32_t first, int32_t end, uint32_t *windows,
+                            uint32_t *places) {
+  const int32_t columns = (p->output_width - 1) * p->stride_width + 2 * p->dilation_width + 1;
+  const uint32_t right = (uint32_t)(p->dilation_width * WORDS), channels = (uint32_t)p->output_channels;
+  int32_t count = 0;
+  for (int32_t group = first; group < end; ++group) {
+    const int32_t y = qcc_dsp_clamp(group * rows, 0, p->output_height - rows) - first * rows;
+    uint32_t at = (uint32_t)((group - first) * columns * WORDS), to = (uint32_t)(y * p->output_width) * channels;
+    for (int32_t x = 0; x < p->output_width; ++x, at += (uint32_t)(p->stride_width * WORDS), to += channels) {
+      *windows++ = at;
+      *windows++ = at + right;
+      *windows++ = at + 2 * right;
+      *windows++ = at;
+      for (int32_t row = 0; row < rows; ++row) {
+        places[count++] = to + (uint32_t)(row * p->output_width) * channels;
+      }
+    }
+  }
+  for (int32_t i = (end - first) * p->output_width; i % FOUR != 0; ++i) { /* what fills the last vector is not stored */
+    for (int32_t lane = 0; lane < FOUR; ++lane) {
+      *windows++ = 0;
+    }
+  }
+  return count;
+}
+
+void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace) {
   const qcc_dsp_conv2d_params p = *params;
-  const ptrdiff_t right = (ptrdiff_t)p.dilation_width * p.input_channels; /* from a tap to the next one */
-  const ptrdiff_t down = (ptrdiff_t)p.dilation_height * p.input_width * p.input_channels;
-  int8_t *padding = (int8_t *)workspace;
-  for (int32_t c = 0; c < p.input_channels; ++c) {
-    padding[c] = (int8_t)p.pad_value;
-  }
-  for (int32_t n = 0; n < p.batch; ++n, input += (ptrdiff_t)p.input_height * p.input_width * p.input_channels) {
-    for (int32_t oy = 0; oy < p.output_height; ++oy) {
-      const int32_t y = oy * p.stride_height - p.pad_top;
-      const int32_t rows_inside = y >= 0 && y + 2 * p.dilation_height < p.input_height;
-      int32_t x = -p.pad_left;
-      for (int32_t ox = 0; ox < p.output_width; ++ox, output += p.output_channels, x += p.stride_width) {
-        const int8_t *line = input + ((ptrdiff_t)y * p.input_width + x) * p.input_channels;
-        const int8_t *taps[TAPS];
-        if (rows_inside && x >= 0 && x + 2 * p.dilation_width < p.input_width) {
-          for (int32_t a = 0; a < TAPS; a += 3, line += down) {
-            taps[a] = line;
-            taps[a + 1] = line + right;
-            taps[a + 2] = line + 2 * right;
-          }
-        } else {
-          for (int32_t a = 0; a < 3; ++a, line += down) {
-            const int32_t at_y = y + a * p.dilation_height, inside = at_y >= 0 && at_y < p.input_height;
-            for (int32_t b = 0; b < 3; ++b) {
-              const int32_t at = x + b * p.dilation_width;
-              taps[3 * a + b] = inside && at >= 0 && at < p.input_width ? line + b * right : padding;
-            }
+  const int32_t rows = p.stride_height == 1 && p.dilation_height == 1 && p.output_height > 1 ? 2 : 1;
+  const int32_t groups = (p.output_height + rows - 1) / rows, row = p.output_width * p.output_channels;
+  const int32_t columns = (p.output_width - 1) * p.stride_width + 2 * p.dilation_width + 1;
+  int8_t *const words = (int8_t *)workspace;
+  uint32_t *const windows = (uint32_t *)workspace + p.band * columns * BLOCK;
+  uint32_t *const places = windows + FOUR * ((p.band * p.output_width + FOUR - 1) / FOUR * FOUR);
+  for (int32_t n = 0; n < p.batch; ++n) {
+    for (int32_t first = 0; first < groups; first += p.band) {
+      const int32_t end = qcc_dsp_clamp(first + p.band, 0, groups);
+      const int32_t sums = place_pixels(&p, rows, first, end, windows, places);
+      const pixels all = {windows, places, sums / FOUR, sums % FOUR, p.low, p.high};
+      for (int32_t c = 0; c < p.output_channels; c += BLOCK) {
+        const int32_t width = qcc_dsp_clamp(p.output_channels - c, 0, BLOCK);
+        int8_t *to = words, *const y = output + (ptrdiff_t)first * rows * row + c;
+        for (int32_t group = first; group < end; ++group) {
+          const int32_t top = qcc_dsp_clamp(group * rows, 0, p.output_height - rows);
+          to = interleave_rows(&p, input + c, top * p.stride_height - p.pad_top, width, to);
+        }
+        for (int32_t i = 0; i < width; ++i) {
+          const int8_t *const w = weights + (c + i) * 3 * ROWS;
+          if (rows == 2) {
+            compute_channel(&all, words + i * ROWS, w, channels + (c + i) * FOUR, y + i, 2);
+          } else {
+            compute_channel(&all, words + i * ROWS, w, channels + (c + i) * FOUR, y + i, 1);
           }
         }
-        compute_pixel(&p, taps, weights, channels, output);
       }
     }
+    input += (ptrdiff_t)p.input_height * p.input_width * p.input_channels;
+    output += (ptrdiff_t)p.output_height * row;
   }
 }

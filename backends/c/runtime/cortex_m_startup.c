@@ -41,6 +41,20 @@ void *memset(void *to, int value, size_t count) {
   return to;
 }
 
+/* The names that clang calls them by, from the run-time ABI for the Arm architecture; memset's operands change places. */
+#define QCC_COPIES(suffix)                                                                        \
+  void __aeabi_memcpy##suffix(void *to, const void *from, size_t count);                          \
+  void __aeabi_memmove##suffix(void *to, const void *from, size_t count);                         \
+  void __aeabi_memset##suffix(void *to, size_t count, int value);                                 \
+  void __aeabi_memclr##suffix(void *to, size_t count);                                            \
+  void __aeabi_memcpy##suffix(void *to, const void *from, size_t count) { memcpy(to, from, count); }   \
+  void __aeabi_memmove##suffix(void *to, const void *from, size_t count) { memmove(to, from, count); } \
+  void __aeabi_memset##suffix(void *to, size_t count, int value) { memset(to, value, count); }    \
+  void __aeabi_memclr##suffix(void *to, size_t count) { memset(to, 0, count); }
+QCC_COPIES()
+QCC_COPIES(4)
+QCC_COPIES(8)
+
 static void fault(void) { program_exit(99); }
 
 void reset_handler(void) {
