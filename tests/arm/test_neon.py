@@ -85,7 +85,7 @@ def test_pairs_of_products_of_the_largest_weights(net: Any, layer: Any, passes: 
     assert used(passes(graph, target, graph.samples(4)))[0].endswith(OURS)
     node.input(1).data[0, 0, 0, 0] = -128
     (symbol,) = used(make_program(graph.graph, target, "layers"))
-    assert symbol.endswith(OURS) == (target.name != "arm-neon")
+    assert symbol.endswith(OURS) == ("dotprod" in target.features)
 
 
 # ---------------------------------------------------------------- requantization, packing
@@ -205,9 +205,8 @@ def test_library_compiles_without_a_warning(
             pytest.importorskip("ziglang", reason="the zig compiler is not installed")
         passes(others, strict(replace(target, compilers=tuple(found))), samples)
         return
-    argv = {"clang": ["clang", "--target=aarch64-linux-gnu"], "g++": ["aarch64-linux-gnu-g++", "-xc++"]}[
-        compiler
-    ]
+    system = target.compilers[0].argv[0].removesuffix("-gcc")
+    argv = {"clang": ["clang", f"--target={system}"], "g++": [f"{system}-g++", "-xc++"]}[compiler]
     if shutil.which(argv[0]) is None:
         pytest.skip(f"compiler {argv[0]} is not installed")
     standard = {"clang": "-std=c99", "g++": "-std=c++17"}[compiler]

@@ -78,8 +78,7 @@ QCC_INLINE void line_of(const int nine, const depthwise_block *b, const ptrdiff_
     }
     QCC_UNROLL
     for (int v = 0; v < 4; ++v) {
-      const int32x4x2_t scale = vld1q_s32_x2(b->scale + 8 * v);
-      acc[v] = qcc_scaled(acc[v], scale.val[0], scale.val[1]);
+      acc[v] = qcc_scaled_by(acc[v], b->scale + 8 * v);
     }
     int8x16_t y = qcc_narrowed(acc[0], acc[1], acc[2], acc[3], 0, saturation);
     if (clamps) {
