@@ -1,4 +1,4 @@
-"""Rows of sums, products, requantization and tables of activations for NEON."""
+"""Rows of sums, products, requantization, tables and softmax of two for NEON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from qcc.backends.scalar.elementwise import (
     lower_mul_constant,
     lower_requantize,
 )
+from qcc.backends.scalar.lookups import accepts_pair, accepts_table, lower_pair
 
 _SOURCE = source("qcc_s8_elementwise_neon")
-_TABLE = "qcc_s8_table_neon"
+_TABLE, _PAIR = "qcc_s8_table_neon", "qcc_s8_softmax_pair_neon"
 
 
 def with_scale(lower: Callable[[Step], Call]) -> Callable[[Step], Call]:
@@ -59,11 +60,6 @@ def lower_requantize_only(step: Step) -> Call:
     return Call(params, {**ones, "scale": scale}, inputs=call.inputs)
 
 
-def accepts_table(step: Step) -> str | None:
-    """One table for all channels."""
-    return None if step.root.input(1).type.rank == 1 else "a table for each channel"
-
-
 def _row(
     pattern: str, name: str, lower: Callable[[Step], Call], accepts: Callable[[Step], str | None]
 ) -> Kernel:
@@ -92,6 +88,17 @@ ROWS: tuple[Kernel, ...] = (
     _row("mul+requantize", "mul", with_scale(lower_mul), accepts_activations),
     _row("mul+requantize", "mul_constant", with_scale(lower_mul_constant), accepts_small_constant),
     _row("requantize", "add_constant", lower_requantize_only, lambda step: None),
+    Kernel(
+        pattern="softmax",
+        dtype="s8",
+        symbol=_PAIR,
+        params_type="qcc_softmax_params",
+        source=source(_PAIR),
+        lower=lower_pair,
+        accepts=accepts_pair,
+        priority=10,
+        in_place=True,
+    ),
 )
 
 TABLE_ROWS: tuple[Kernel, ...] = (  # of 64-bit Arm: a table takes 16 registers

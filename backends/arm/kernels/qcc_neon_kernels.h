@@ -99,6 +99,9 @@ void qcc_s8_mul_constant_neon(const qcc_binary_params *params, const int8_t *a, 
 void qcc_s8_table_neon(const qcc_table_params *params, const int8_t *input, const int8_t *QCC_RESTRICT table,
                        int8_t *output);
 
+void qcc_s8_softmax_pair_neon(const qcc_softmax_params *params, const int8_t *input, const int8_t *QCC_RESTRICT table,
+                              int8_t *output);
+
 /* ---------------------------------------------------------------- movement */
 
 /* Elements are int8. concat_neon and copy_neon have the arrays of concat_scalar and copy_scalar. */
