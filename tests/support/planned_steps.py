@@ -25,7 +25,6 @@ from qcc.passes.plan_accumulators import PlanAccumulators
 
 Array = np.ndarray[Any, Any]
 CHANNELS = (*range(1, 11), 15, 16, 17, 63, 64, 65, 100, 130)
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from qcc.ir.fixedpoint import quantize
 
 pytestmark = pytest.mark.compiler
 
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
 
 def command(compiler: str) -> tuple[str, ...]:
     """``gcc`` or ``zig``; skips where it is missing."""
