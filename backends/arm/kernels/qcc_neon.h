@@ -138,14 +138,17 @@ QCC_INLINE qcc_neon_output qcc_saturation(int32_t zero_point, int32_t low, int32
 /* scale: m of four channels, then k of them. */
 QCC_INLINE int32x4_t qcc_scaled(int32x4_t acc, int32x4_t m, int32x4_t k) { return vqdmulhq_s32(vqshlq_s32(acc, k), m); }
 
-/* The same with both in memory, loaded at once. */
-QCC_INLINE int32x4_t qcc_scaled_by(int32x4_t acc, const int32_t *scale) {
+/* The same with both in memory, loaded at once; moves on to those of the next channels. */
+QCC_INLINE int32x4_t qcc_scaled_by(int32x4_t acc, const int32_t **scale) {
 #if defined(__aarch64__)
-  const int32x4x2_t both = vld1q_s32_x2(scale);
-  return qcc_scaled(acc, both.val[0], both.val[1]);
+  const int32x4x2_t both = vld1q_s32_x2(*scale);
+  const int32x4_t m = both.val[0], k = both.val[1];
 #else
-  return qcc_scaled(acc, vld1q_s32(scale), vld1q_s32(scale + 4));
+  __asm__ volatile("" : "+r"(*scale)); /* no register for each address */
+  const int32x4_t m = vld1q_s32(*scale), k = vld1q_s32(*scale + 4);
 #endif
+  *scale += 8;
+  return qcc_scaled(acc, m, k);
 }
 
 /* 8 scaled accumulators to int16. */
