@@ -27,10 +27,10 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def passes(emitted: Callable[..., Any]) -> Callable[..., Any]:
-    """`passes(net, target, samples)`: the program, after its library computed the interpreter's bytes of all samples."""
+    """`passes(net, target, samples, threads)`: the program, after its library computed the interpreter's bytes of all samples."""
 
-    def run(net: Any, target: Target, samples: Mapping[str, Any]) -> Any:
-        folder, program = emitted(net, target, samples)
+    def run(net: Any, target: Target, samples: Mapping[str, Any], threads: int = 1) -> Any:
+        folder, program = emitted(net, target, samples, threads)
         text = run_program(build_program(folder, target, [folder / "test_main.c"]), target)
         count = len(next(iter(samples.values())))
         assert text == f"{program.name}: {count} of {count} test vectors passed\n"

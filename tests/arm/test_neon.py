@@ -15,6 +15,7 @@ from float_layers import CHANNELS, every_layer, moving_layers, run_guarded, soft
 from float_layers import Net as FloatNet
 from planned_steps import every_count, random_layers
 
+from qcc.backends import parallel
 from qcc.backends.arm import lanes, neon
 from qcc.backends.c.build import library_sources
 from qcc.backends.program import build_program as make_program
@@ -71,6 +72,19 @@ def test_the_softmax_of_all_pairs(passes: Any, target: Target) -> None:
     values = np.arange(-128, 128, dtype=np.int8)
     x[2] = np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2)
     assert used(passes(graph, target, {name: x[2:3]})) == ["qcc_s8_softmax_pair_neon"]
+
+
+def test_threads_share_every_step(passes: Any, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small it is."""
+    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
+        monkeypatch.setattr(parallel, name, -1e12)
+    graph = every_layer(3, 8)
+    moving_layers(graph)
+    softmax_layers(graph)
+    program = passes(graph, target, graph.plan(), threads=3)
+    shared = {o.kernel.symbol for o in program.operations if len(o.parts) > 1}
+    for name in ("conv2d", "pool2d", "_add", "_mul", "_copy", "concat", "softmax_pair", "accumulator"):
+        assert any(name in symbol and symbol.endswith(OURS) for symbol in shared), name
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])

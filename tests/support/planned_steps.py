@@ -144,10 +144,12 @@ def layer() -> type[Layer]:
 
 @pytest.fixture
 def emitted(tmp_path: Path) -> Callable[..., tuple[Path, Program]]:
-    """`emitted(net, target, samples)`: the folder of the library, with a test vector for each sample."""
+    """`emitted(net, target, samples, threads)`: the folder of the library, with a test vector for each sample."""
 
-    def make(net: Net, target: Target, samples: Mapping[str, Array] | None = None) -> tuple[Path, Program]:
-        program = build_program(net.graph, target, net.graph.name)
+    def make(
+        net: Net, target: Target, samples: Mapping[str, Array] | None = None, threads: int = 1
+    ) -> tuple[Path, Program]:
+        program = build_program(net.graph, target, net.graph.name, threads=threads)
         vectors = blocks(program, samples) if samples else []
         return emit(program, tmp_path / program.name, EmitOptions(vectors=vectors)), program
 
