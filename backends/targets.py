@@ -90,21 +90,24 @@ register_target(
     )
 )
 register_target(host_target(processor_features()))
+_ARM = {  # by the bits of an address: systems of gcc and zig, and QEMU's processor
+    64: ("aarch64-linux-gnu", "aarch64-linux-musl", "qemu-aarch64"),
+    32: ("arm-linux-gnueabihf", "arm-linux-musleabihf", "qemu-arm"),
+}
 for _arm in ARM_LEVELS:
+    _gcc, _musl, _qemu = _ARM[_arm.bits]
     register_target(
         Target(
             name=_arm.target,
-            description=f"64-bit Arm, {_arm.title}",
+            description=f"{_arm.bits}-bit Arm, {_arm.title}",
             compilers=(
-                Compiler(
-                    ("aarch64-linux-gnu-gcc", f"-march={_arm.architecture}"), "install gcc-aarch64-linux-gnu"
-                ),
-                _zig("-target", "aarch64-linux-musl", f"-mcpu={_arm.zig}"),
+                Compiler((f"{_gcc}-gcc", *_arm.architecture), f"install gcc-{_gcc}"),
+                _zig("-target", _musl, f"-mcpu={_arm.zig}"),
             ),
             kernels=(*_arm.kernels, *KERNELS),
             flags=("-O3",),
             link_flags=("-static",),
-            runner=("qemu-aarch64", "-cpu", _arm.cpu),
+            runner=(_qemu, "-cpu", _arm.cpu),
             runner_install="install qemu-user",
             features=_arm.features,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qcc.backends.arm.lanes import LANES, accepts_requantize, pack_scale, padded, source
 from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.scalar import accumulators
 from qcc.backends.scalar.convolution import accepts_skip, lower_conv2d, lower_dense
 from qcc.backends.scalar.lowering import Params, constant
 from qcc.ir.ops.conv import Conv2d
@@ -152,6 +153,16 @@ def lower_row(isa: Isa, step: Step) -> Call:
     return Call(numbers(call, input_channels=flat.shape[2]), constants, inputs=call.inputs)
 
 
+def lower_accumulators(isa: Isa, step: Step) -> Call:
+    """qcc_neon_dense.h, its sums."""
+    call = accumulators.lower_dense(step)
+    weights, bias = call.constants["weights"], call.constants["bias"]
+    assert weights is not None
+    assert bias is not None
+    packed = pack_weights(weights[:, None], isa, DENSE_BLOCKS)
+    return replace(call, constants={"weights": packed, "bias": padded(bias)})
+
+
 def accepts_row(isa: Isa, step: Step) -> str | None:
     """One row of activations: a dense layer, or a convolution whose filter covers the image."""
     if step.output.type.elements != step.output.type.shape[-1]:
@@ -206,9 +217,24 @@ def rows(
     )
 
 
+def _accumulators(isa: Isa) -> Kernel:
+    symbol = f"qcc_s8_dense_accumulator_{isa.name}"
+    return Kernel(
+        pattern="dense",
+        dtype="s8",
+        symbol=symbol,
+        params_type="qcc_dense_accumulator_params",
+        source=source(symbol),
+        lower=partial(lower_accumulators, isa),
+        accepts=partial(accepts_weights, isa.least),
+        priority=10,
+        channel_block=4 * DENSE_BLOCKS[0],
+    )
+
+
 def _family(isa: Isa) -> tuple[Kernel, ...]:
     conv, dense = f"qcc_s8_conv2d_{isa.name}", f"qcc_s8_dense_{isa.name}"
-    return tuple(
+    products = tuple(
         kernel
         for root in ("conv2d", "dense")
         for kernel in (
@@ -223,6 +249,7 @@ def _family(isa: Isa) -> tuple[Kernel, ...]:
             ),
         )
     )
+    return (*products, _accumulators(isa))
 
 
 NEON_ROWS = _family(NEON)

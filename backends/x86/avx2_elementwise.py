@@ -8,27 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.scalar.runs import accepts_interleave, lower_interleave
 from qcc.backends.x86 import elementwise, pooling
 from qcc.backends.x86.lanes import float_scale, source
-from qcc.ir.ops.shape import Transpose
 
 _BLOCK = 16  # channels that the kernels of pooling load at a time
-_CHANNELS = (2, 4)  # of s8_interleave_avx2.c
-
-
-def accepts_interleave(step: Step) -> str | None:
-    """Few planes to pixels."""
-    op, shape = step.root.op, step.root.input(0).type.shape
-    assert isinstance(op, Transpose)
-    if op.perm != (0, 2, 3, 1) or not _CHANNELS[0] <= shape[1] <= _CHANNELS[1]:
-        return "not 2 to 4 planes that become pixels"
-    return None
-
-
-def lower_interleave(step: Step) -> Call:
-    """s8_interleave_avx2."""
-    batch, channels, height, width = step.root.input(0).type.shape
-    return Call({"batch": batch, "channels": channels, "pixels": height * width})
 
 
 def with_channel_scales(lower: Callable[[Step], Call]) -> Callable[[Step], Call]:

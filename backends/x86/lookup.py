@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar import accumulators
 from qcc.backends.scalar.conversion import lower_table
-from qcc.backends.scalar.lowering import constant
+from qcc.backends.scalar.lookups import accepts_pair, accepts_table, lower_pair
 from qcc.backends.scalar.reduction import lower_s8_softmax
 from qcc.backends.x86.lanes import source
 
 _LANES = 16
 _LEAST_ROW = 8  # elements: for fewer, the scalar kernel is as fast
 _ROW_MAX = 2**17  # elements: the bound of softmax_avx512.c
-
-
-def accepts_table(step: Step) -> str | None:
-    """One table for all channels."""
-    return None if step.root.input(1).type.rank == 1 else "a table for each channel"
-
-
-def accepts_pair(step: Step) -> str | None:
-    """Rows of two."""
-    count = step.output.type.shape[-1]
-    return None if count == 2 else f"rows of {count} elements, not 2"
 
 
 def accepts_row(step: Step) -> str | None:
@@ -38,19 +24,6 @@ def accepts_row(step: Step) -> str | None:
         if _LEAST_ROW <= count < _ROW_MAX
         else f"rows of {count} elements, not {_LEAST_ROW} to {_ROW_MAX}"
     )
-
-
-def pair_table(step: Step) -> NDArray[np.int8]:
-    """s8[512]: the first of two results, by the difference of the two operands plus 255."""
-    difference = np.arange(-255, 256)
-    pairs = np.stack([np.maximum(difference, 0), np.maximum(-difference, 0)], axis=-1) - 128
-    results = step.root.op.int_ref(step.root.signature, pairs, constant(step.root, "table"))
-    return np.append(results[:, 0], 0).astype(np.int8)
-
-
-def lower_pair(step: Step) -> Call:
-    """s8_softmax_pair_avx512."""
-    return replace(lower_s8_softmax(step), constants={"table": pair_table(step)})
 
 
 def lower_row(step: Step) -> Call:

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
 from qcc.backends.kernel import Call, Kernel, Step
-from qcc.backends.scalar.lowering import requantize_params, zero_point
+from qcc.backends.scalar.sums import accepts_sum, lower_sum, sum_window
 from qcc.backends.scalar.window import lower_max_pool2d, lower_s8_avg_pool2d
 from qcc.backends.x86.lanes import certified, float_scale, in_lanes, source
-from qcc.ir.ops.reduce import ReduceMean, ReduceSum
-
-_COUNT_MAX = 2**23  # as many sums of 8 bits fit 32, whatever they are
-
-
-def accepts_sum(step: Step) -> str | None:
-    """Neighbouring axes, not the last ones."""
-    before, count, inner = _extents(step)
-    if before * count * inner != step.root.input(0).type.elements or inner == 1:
-        return "the reduced axes are not neighbours, or the last ones"
-    if count >= _COUNT_MAX:
-        return f"{count} elements are added, the kernel's limit is {_COUNT_MAX}"
-    return None
 
 
 def accepts_reduce(step: Step) -> str | None:
@@ -30,42 +15,11 @@ def accepts_reduce(step: Step) -> str | None:
     return accepts_sum(step) or certified(step)
 
 
-def _extents(step: Step) -> tuple[int, int, int]:
-    """Elements before, along and behind the reduced axes."""
-    op, shape = step.root.op, step.root.input(0).type.shape
-    assert isinstance(op, ReduceMean | ReduceSum)
-    first, last = min(op.axes, default=0), max(op.axes, default=-1)
-    return prod(shape[:first]), prod(shape[axis] for axis in op.axes), prod(shape[last + 1 :])
-
-
 def lower_reduce(step: Step) -> Call:
     """s8_avg_pool2d_avx512vnni: a window of one row; the scale of a mean is in the requantization."""
-    before, count, inner = _extents(step)
-    scale = float_scale(step)
-    params = {
-        "batch": before,
-        **_one_row(count, inner),
-        "input_zero_point": zero_point(step.root.input(0)),
-        "requantize_channels": inner,
-        **requantize_params(step),
-    }
-    return Call(params, {"factors": None, "scale": in_lanes(np.tile(scale, inner // scale.size))})
-
-
-def lower_sum(step: Step) -> Call:
-    """s8_sum_accumulator_avx512vnni."""
-    before, count, inner = _extents(step)
-    bias = -count * zero_point(step.root.input(0))
-    return Call({"batch": before, "count": count, "channels": inner, "bias": bias})
-
-
-def _one_row(count: int, channels: int) -> dict[str, int]:
-    """One window over all of an image one pixel high."""
-    ones = ("output_height", "output_width", "kernel_height")
-    steps = ("stride_height", "stride_width", "dilation_height", "dilation_width")
-    image = {"input_height": 1, "input_width": count, "channels": channels}
-    window = {**dict.fromkeys(ones, 1), "kernel_width": count, **dict.fromkeys(steps, 1)}
-    return {**image, **window, "pad_top": 0, "pad_left": 0}
+    params, scale = sum_window(step), float_scale(step)
+    repeated = np.tile(scale, params["channels"] // scale.size)
+    return Call(params, {"factors": None, "scale": in_lanes(repeated)})
 
 
 def lower_avg_pool2d(step: Step) -> Call:

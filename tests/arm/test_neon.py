@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from float_layers import CHANNELS, every_layer, moving_layers, run_guarded, softmax_layers, table_layers
+from float_layers import Net as FloatNet
+from planned_steps import every_count, random_layers
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "x86"))
-from test_conv_avx512vnni import every_count, random_layers
-from test_kernels import CHANNELS, GUARD, every_layer
-from test_kernels import Net as FloatNet
-
+from qcc.backends import parallel
 from qcc.backends.arm import lanes, neon
-from qcc.backends.c.build import build_program, library_sources, run_program
+from qcc.backends.c.build import library_sources
 from qcc.backends.program import build_program as make_program
 from qcc.backends.target import Target
 from qcc.driver import compile_graph
@@ -53,8 +51,40 @@ def test_other_kernels(seed: int, passes: Any, target: Target) -> None:
     graph = every_layer(seed, 32)
     program = passes(graph, target, graph.plan())
     kernels = {k.symbol for k in target.kernels if k.symbol.endswith(OURS)}
-    products = {s for s in kernels if s.startswith(("qcc_s8_conv2d", "qcc_s8_dense"))}
-    assert kernels - products <= set(used(program))
+    others = ("pool2d", "interleave", "_add", "_mul", "depthwise")
+    assert {s for s in kernels if any(name in s for name in others)} <= set(used(program))
+
+
+def test_movement_tables_and_softmax(passes: Any, target: Target) -> None:
+    graph = FloatNet(1)
+    for layers in (moving_layers, softmax_layers, table_layers):
+        layers(graph)
+    symbols = used(passes(graph, target, graph.plan()))
+    kernels = {k.symbol for k in target.kernels if k.symbol.endswith(OURS)}
+    others = {"concat", "copy", "gather", "table", "softmax_pair", "dense_accumulator", "sum_accumulator"}
+    assert {s for s in kernels if any(name in s for name in others)} <= set(symbols)
+
+
+def test_the_softmax_of_all_pairs(passes: Any, target: Target) -> None:
+    graph = FloatNet(3)
+    graph.emit("softmax", graph.input(1, 256 * 256, 2), output="softmax", axis=2)
+    ((name, x),) = graph.plan().items()
+    values = np.arange(-128, 128, dtype=np.int8)
+    x[2] = np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2)
+    assert used(passes(graph, target, {name: x[2:3]})) == ["qcc_s8_softmax_pair_neon"]
+
+
+def test_threads_share_every_step(passes: Any, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small it is."""
+    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
+        monkeypatch.setattr(parallel, name, -1e12)
+    graph = every_layer(3, 8)
+    moving_layers(graph)
+    softmax_layers(graph)
+    program = passes(graph, target, graph.plan(), threads=3)
+    shared = {o.kernel.symbol for o in program.operations if len(o.parts) > 1}
+    for name in ("conv2d", "pool2d", "_add", "_mul", "_copy", "concat", "softmax_pair", "accumulator"):
+        assert any(name in symbol and symbol.endswith(OURS) for symbol in shared), name
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
@@ -85,7 +115,7 @@ def test_pairs_of_products_of_the_largest_weights(net: Any, layer: Any, passes: 
     assert used(passes(graph, target, graph.samples(4)))[0].endswith(OURS)
     node.input(1).data[0, 0, 0, 0] = -128
     (symbol,) = used(make_program(graph.graph, target, "layers"))
-    assert symbol.endswith(OURS) == (target.name != "arm-neon")
+    assert symbol.endswith(OURS) == ("dotprod" in target.features)
 
 
 # ---------------------------------------------------------------- requantization, packing
@@ -167,23 +197,21 @@ def test_nothing_beyond_the_tensors_is_touched(
         nets[-1].emit(op, nets[-1].input(1, 5, 5, 21), output=op, kernel=(3, 3), pads=(1, 1, 0, 1))
     nets.append(FloatNet(3))
     nets[-1].emit("transpose", nets[-1].input(1, 3, 5, 7), output="t", perm=(0, 2, 3, 1))
-    everything = tmp_path / "everything"
-    everything.mkdir()
-    for index, graph in enumerate(nets):
-        if isinstance(graph, FloatNet):
-            graph.plan()
-        graph.graph.name = f"net{index}"
-        folder, program = emitted(graph, target)
-        assert [symbol.endswith(OURS) for symbol in used(program)] == [True]
-        shutil.copytree(folder, everything, dirs_exist_ok=True)
-        sizes = {"inputs": program.input_bytes, "outputs": program.output_bytes}
-        text = GUARD.format(name=program.name, arena=program.plan.arena_bytes // 64 * 64 + 64, **sizes)
-        (everything / f"{program.name}_guard.c").write_text(text)
-    calls = "".join(f"  check_net{index}();\n" for index in range(len(nets)))
-    declarations = "".join(f"int check_net{index}(void);\n" for index in range(len(nets)))
-    main = everything / "test_main.c"
-    main.write_text(f'#include <stdio.h>\n{declarations}int main(void) {{\n{calls}  puts("done");\n}}\n')
-    assert run_program(build_program(everything, target, [main]), target) == "done\n"
+    a, b = FloatNet(4), FloatNet(5)
+    a.emit("add", a.input(1, 5, 7), a.input(1, 5, 7), output="add")
+    b.emit("mul", b.input(1, 5, 9), b.input(1, 1, 9), output="mul")
+    nets += [a, b]
+    for run in (3, 5, 17, 70):
+        for op, shapes, attributes in (
+            ("concat", [(1, 3, run), (1, 3, 5)], {"axis": 2}),
+            ("slice", [(1, 4, run)], {"axes": (2,), "starts": (1,), "ends": (run,), "steps": (1,)}),
+            ("pad", [(1, 4, run)], {"begins": (0, 1, 2), "ends": (0, 0, 3)}),
+            ("softmax", [(1, run, 2)], {"axis": 2}),
+            *([("sigmoid", [(1, run)], {})] if target.name != "armv7-neon" else []),
+        ):
+            nets.append(FloatNet(run))
+            nets[-1].emit(op, *(nets[-1].input(*shape) for shape in shapes), output=op, **attributes)
+    run_guarded(nets, target, emitted, tmp_path, OURS)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang", pytest.param("zig", marks=pytest.mark.slow), "g++"])
@@ -205,9 +233,8 @@ def test_library_compiles_without_a_warning(
             pytest.importorskip("ziglang", reason="the zig compiler is not installed")
         passes(others, strict(replace(target, compilers=tuple(found))), samples)
         return
-    argv = {"clang": ["clang", "--target=aarch64-linux-gnu"], "g++": ["aarch64-linux-gnu-g++", "-xc++"]}[
-        compiler
-    ]
+    system = target.compilers[0].argv[0].removesuffix("-gcc")
+    argv = {"clang": ["clang", f"--target={system}"], "g++": [f"{system}-g++", "-xc++"]}[compiler]
     if shutil.which(argv[0]) is None:
         pytest.skip(f"compiler {argv[0]} is not installed")
     standard = {"clang": "-std=c99", "g++": "-std=c++17"}[compiler]

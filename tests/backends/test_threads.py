@@ -196,12 +196,13 @@ def test_wide_layers_of_small_images(target: Callable[[str], Target], tmp_path: 
 
 @pytest.mark.compiler
 @pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("name", ["arm-neon", "armv7-neon"])
 def test_emulated_program_runs_with_threads(
-    target: Callable[[str], Target], residual_net: Callable[[], Any], tmp_path: Path
+    name: str, target: Callable[[str], Target], residual_net: Callable[[], Any], tmp_path: Path
 ) -> None:
     net = residual_net()
     samples = net.samples(3)
-    found = target("arm-neon")
+    found = target(name)
     program = make_program(net.graph, found, "net", threads=3)
     compiled = load(emit(program, tmp_path / "net"), found)
     np.testing.assert_array_equal(

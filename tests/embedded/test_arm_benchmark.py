@@ -28,6 +28,7 @@ int main(void) {
 """
 REGISTER = {
     "arm-neon": ("mov w9, #1000", "w9", "w9", "x9"),
+    "armv7-neon": ("movw r3, #1000", "r3", "r3", "r3"),
     "cortex-m4": ("movw r3, #1000", "r3", "r3", "r3"),
 }
 

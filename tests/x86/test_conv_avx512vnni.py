@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planned_steps import every_count, random_layers
 
 from qcc.backends.c.build import build_program, library_sources, run_program
 from qcc.backends.c.emit import emit
@@ -24,44 +25,7 @@ from qcc.ir.fixedpoint import quantize
 
 pytestmark = pytest.mark.compiler
 
-CHANNELS = (*range(1, 11), 15, 16, 17, 63, 64, 65, 100, 130)
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
-def every_count(layer: Any) -> list[Any]:
-    """Every number of channels as inputs and as outputs, 1x1 and dense."""
-    found = []
-    for index, channels in enumerate(CHANNELS):
-        outputs = CHANNELS[(7 * index + 3) % len(CHANNELS)]  # 7 is prime to their number
-        found.append(layer(channels, outputs))
-        found.append(layer(channels, outputs, size=None, rows=index % 3 + 1))
-    return found
-
-
-def random_layers(layer: Any, rng: np.random.Generator, count: int) -> list[Any]:
-    """Convolutions and dense layers of all kinds."""
-    found = []
-    for _ in range(count):
-        side = int(rng.choice([1, 3, 3, 5]))
-        kernel = (side, side) if rng.random() < 0.8 else (side, int(rng.integers(1, 6)))
-        dilations = tuple(int(d) for d in rng.choice([1, 1, 2], 2))
-        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        low = int(rng.choice([-128, rng.integers(-128, 0)]))
-        found.append(
-            layer(
-                int(rng.choice(CHANNELS)),
-                int(rng.choice(CHANNELS)),
-                kernel,
-                size=None if rng.random() < 0.1 else tuple(r + int(rng.integers(0, 5)) for r in reach),
-                strides=tuple(int(s) for s in rng.integers(1, 3, 2)),
-                pads=tuple(int(p) for p in rng.integers(0, 3, 4)),
-                dilations=dilations,
-                residual=str(rng.choice(["", "", "add", "sub"])),
-                clamp=(low, int(rng.choice([127, rng.integers(low, 128)]))),
-                rows=int(rng.integers(1, 18)),
-            )
-        )
-    return found
 
 
 def command(compiler: str) -> tuple[str, ...]:

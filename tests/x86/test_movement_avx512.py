@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_kernels import Net, check, check_guarded
+from float_layers import Net, moving_layers, softmax_layers, table_layers
+from test_kernels import check, check_guarded
 
 from qcc.backends.c.build import build_program, run_program
 from qcc.backends.program import Program
@@ -21,50 +22,6 @@ from qcc.backends.x86 import lookup, movement
 pytestmark = pytest.mark.compiler
 
 Emitted = Callable[..., tuple[Path, Program]]
-RUNS = (1, 2, 3, 4, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200)
-
-
-def moving_layers(net: Net) -> None:
-    """Runs of every length: joined, cut, padded on both sides, repeated."""
-    for index, run in enumerate(RUNS):
-        x, other = net.input(1, 3, 5, run), net.input(1, 3, 5, RUNS[-1 - index])
-        net.emit("concat", x, other, output=f"concat {run}", axis=3)
-        net.emit("concat", x, net.constant(1, 2, 5, run), x, output=f"concat constant {run}", axis=1)
-        before, after = index % 3, index % 5
-        net.emit(
-            "pad", x, output=f"pad {run}", begins=(0, 1, 0, before), ends=(0, 0, 2, after), value=index % 2
-        )
-        net.emit("resize_nearest", x, output=f"resize {run}", out_size=(7, 9), scales=(7 / 3, 9 / 5))
-        if run > 2:
-            net.emit("slice", x, output=f"cut {run}", axes=(3,), starts=(1,), ends=(run - 1,), steps=(1,))
-            net.emit("slice", x, output=f"skip {run}", axes=(1, 2), starts=(0, 4), ends=(3, 0), steps=(2, -2))
-            net.emit(
-                "slice", x, output=f"reverse {run}", axes=(3,), starts=(run - 1,), ends=(0,), steps=(-1,)
-            )
-    net.emit("pad", net.input(1, 40), output="pad a row", begins=(0, 3), ends=(0, 70))
-    net.emit("pad", net.input(1, 4, 4, 6), output="edge", begins=(0, 1, 2, 0), ends=(0, 2, 1, 0), mode="edge")
-    net.emit("transpose", net.input(1, 5, 6, 24), output="transpose", perm=(0, 2, 1, 3))
-    for channels, size in ((2, (9, 15)), (3, (8, 17)), (4, (13, 10)), (3, (3, 5)), (5, (8, 9))):
-        x = net.input(1, channels, *size)
-        net.emit("transpose", x, output=f"transpose {x.type}", perm=(0, 2, 3, 1))
-
-
-def softmax_layers(net: Net) -> None:
-    """Pairs, short and long rows of int8, and rows of accumulators."""
-    for rows in (1, 15, 31, 32, 33, 100):
-        net.emit("softmax", net.input(1, rows, 2), output=f"softmax {rows} 2", axis=2)
-    for count in (1, 3, 8, 9, 15, 16, 17, 33, 100, 1000):
-        net.emit("softmax", net.input(1, 3, count), output=f"softmax 3 {count}", axis=2)
-        mean = net.emit("reduce_mean", net.input(1, 3, 2, count), axes=(1, 2))
-        net.emit("softmax", mean, output=f"softmax of a mean {count}", axis=3)
-    for count in (2, 12, 40):
-        acc = net.emit("dense", net.input(1, 20), net.constant(count, 20), net.constant(count))
-        net.emit("softmax", acc, output=f"softmax of a dense layer {count}", axis=1)
-
-
-def table_layers(net: Net) -> None:
-    for count in (1, 63, 64, 65, 200):
-        net.emit("sigmoid", net.input(1, count), output=f"sigmoid {count}")
 
 
 def every_layer(seed: int) -> Net:

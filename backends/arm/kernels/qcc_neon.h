@@ -25,6 +25,10 @@
 
 #include <arm_neon.h>
 
+#if !defined(__aarch64__)
+#include "qcc_neon_32.h"
+#endif
+
 #include "qcc_neon_kernels.h"
 
 #define QCC_INLINE static inline __attribute__((always_inline))
@@ -81,8 +85,16 @@ QCC_INLINE void qcc_store_bytes(int8_t *to, int8x16_t x, int32_t count) {
   }
 }
 
-/* Up to four vectors at once. */
-QCC_INLINE void qcc_load_vectors(const int vectors, int8x16_t *w, const int8_t *from) {
+/* Up to four vectors at once; returns what lies behind them. */
+QCC_INLINE const int8_t *qcc_load_vectors(const int vectors, int8x16_t *w, const int8_t *from) {
+#if !defined(__aarch64__)
+  QCC_UNROLL
+  for (int v = 0; v < vectors; ++v, from += 16) {
+    __asm__("" : "+r"(from)); /* each load moves the address on */
+    w[v] = vld1q_s8(from);
+  }
+  return from;
+#else
   if (vectors == 4) {
     const int8x16x4_t x = vld1q_s8_x4(from);
     w[0] = x.val[0], w[1] = x.val[1], w[2] = x.val[2], w[3] = x.val[3];
@@ -95,6 +107,22 @@ QCC_INLINE void qcc_load_vectors(const int vectors, int8x16_t *w, const int8_t *
   } else {
     w[0] = vld1q_s8(from);
   }
+  return from + 16 * vectors;
+#endif
+}
+
+/* 64 bytes. */
+QCC_INLINE void qcc_copy_64(int8_t *to, const int8_t *from) {
+#if defined(__aarch64__)
+  vst1q_s8_x4(to, vld1q_s8_x4(from));
+#else
+  int8x16_t x[4];
+  qcc_load_vectors(4, x, from);
+  QCC_UNROLL
+  for (int v = 0; v < 4; ++v) {
+    vst1q_s8(to + 16 * v, x[v]);
+  }
+#endif
 }
 
 typedef struct {
@@ -109,6 +137,19 @@ QCC_INLINE qcc_neon_output qcc_saturation(int32_t zero_point, int32_t low, int32
 
 /* scale: m of four channels, then k of them. */
 QCC_INLINE int32x4_t qcc_scaled(int32x4_t acc, int32x4_t m, int32x4_t k) { return vqdmulhq_s32(vqshlq_s32(acc, k), m); }
+
+/* The same with both in memory, loaded at once; moves on to those of the next channels. */
+QCC_INLINE int32x4_t qcc_scaled_by(int32x4_t acc, const int32_t **scale) {
+#if defined(__aarch64__)
+  const int32x4x2_t both = vld1q_s32_x2(*scale);
+  const int32x4_t m = both.val[0], k = both.val[1];
+#else
+  __asm__ volatile("" : "+r"(*scale)); /* no register for each address */
+  const int32x4_t m = vld1q_s32(*scale), k = vld1q_s32(*scale + 4);
+#endif
+  *scale += 8;
+  return qcc_scaled(acc, m, k);
+}
 
 /* 8 scaled accumulators to int16. */
 QCC_INLINE int16x8_t qcc_halves(int32x4_t a, int32x4_t b, qcc_neon_output o) {

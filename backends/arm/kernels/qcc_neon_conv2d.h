@@ -23,7 +23,14 @@
 
 #include "qcc_neon_image.h"
 
+#if defined(__aarch64__)
 #define QCC_CONV_ROWS 5
+#define QCC_CONV_EACH_ROWS(form, vectors) \
+  form(1, vectors) form(2, vectors) form(3, vectors) form(4, vectors) form(5, vectors)
+#else
+#define QCC_CONV_ROWS 2
+#define QCC_CONV_EACH_ROWS(form, vectors) form(1, vectors) form(2, vectors)
+#endif
 
 /* The image as the tiles see it. */
 typedef struct {
@@ -43,8 +50,7 @@ typedef struct {
 #define QCC_QUAD(lane)                                                      \
   do {                                                                      \
     int8x16_t column[4];                                                    \
-    qcc_load_vectors(vectors, column, w);                                   \
-    w += 16 * vectors;                                                      \
+    w = qcc_load_vectors(vectors, column, w);                               \
     QCC_UNROLL                                                              \
     for (int r = 0; r < rows; ++r) {                                        \
       qcc_dot(vectors, acc + 4 * r, column, x[r], lane);                    \
@@ -171,11 +177,10 @@ typedef void qcc_conv_function(const qcc_conv_image *, const int8_t *, const int
                                        int8_t *output, int32_t tiles, int32_t lines) {                           \
     qcc_conv_tiles(rows, vectors, image, start, skip, output, tiles, lines);                                     \
   }
+#define QCC_CONV_NAME(rows, vectors) tiles_##rows##x##vectors,
 #define QCC_CONV_SIZES(vectors)                                                                                  \
-  QCC_CONV_FUNCTION(1, vectors) QCC_CONV_FUNCTION(2, vectors) QCC_CONV_FUNCTION(3, vectors)                      \
-  QCC_CONV_FUNCTION(4, vectors) QCC_CONV_FUNCTION(5, vectors)                                                    \
-  static qcc_conv_function *const tiles_of_##vectors[QCC_CONV_ROWS] = {                                          \
-      tiles_1x##vectors, tiles_2x##vectors, tiles_3x##vectors, tiles_4x##vectors, tiles_5x##vectors};
+  QCC_CONV_EACH_ROWS(QCC_CONV_FUNCTION, vectors)                                                                 \
+  static qcc_conv_function *const tiles_of_##vectors[QCC_CONV_ROWS] = {QCC_CONV_EACH_ROWS(QCC_CONV_NAME, vectors)};
 QCC_CONV_SIZES(1)
 QCC_CONV_SIZES(2)
 QCC_CONV_SIZES(3)

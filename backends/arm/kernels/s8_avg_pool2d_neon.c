@@ -8,29 +8,12 @@
  * scale    int32[channels rounded up to 16 / 4][2][4], see qcc_neon.h; requantize_channels is not used
  * output   int8[batch][output_height][output_width][channels]; does not overlap input
  *
- * A mean over all pixels is a window of one row. Up to 255 elements are added in 16 bits: 255 * 128 fits.
+ * A mean over all pixels is a window of one row.
  * Accumulator: int32, bounded by the compiler.
  * Reference: AvgPool2d.int_ref, ReduceMean.int_ref, ReduceSum.int_ref, Requantize.int_ref.
  */
+#include "qcc_neon_sum.h"
 #include "qcc_neon_window.h"
-
-/* acc[0..3] += the sum over `count` pixels, `step` bytes apart, of `width` channels (16 or more: 16). */
-QCC_INLINE void add_pixels(int32x4_t *acc, const int8_t *x, ptrdiff_t step, int32_t count, int32_t width) {
-  while (count > 0) {
-    const int32_t part = count < 255 ? count : 255;
-    int16x8_t low = vdupq_n_s16(0), high = low;
-    for (int32_t i = 0; i < part; ++i, x += step) {
-      const int8x16_t bytes = qcc_load_bytes(x, width);
-      low = vaddw_s8(low, vget_low_s8(bytes));
-      high = vaddw_high_s8(high, bytes);
-    }
-    acc[0] = vaddw_s16(acc[0], vget_low_s16(low));
-    acc[1] = vaddw_high_s16(acc[1], low);
-    acc[2] = vaddw_s16(acc[2], vget_low_s16(high));
-    acc[3] = vaddw_high_s16(acc[3], high);
-    count -= part;
-  }
-}
 
 void qcc_s8_avg_pool2d_neon(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                             const int32_t *QCC_RESTRICT factors, const int32_t *QCC_RESTRICT scale,
@@ -56,9 +39,9 @@ void qcc_s8_avg_pool2d_neon(const qcc_avg_pool2d_params *params, const int8_t *Q
             const ptrdiff_t row = top + a * p->dilation_height, column = left + columns.first * p->dilation_width;
             const int8_t *x = input + row * line + column * p->channels + c;
             if (width >= 16) {
-              add_pixels(acc, x, step, columns.count, 16);
+              qcc_add_pixels(acc, x, step, columns.count, 16);
             } else {
-              add_pixels(acc, x, step, columns.count, width);
+              qcc_add_pixels(acc, x, step, columns.count, width);
             }
           }
           QCC_UNROLL

@@ -53,8 +53,7 @@ QCC_INLINE const int8_t *add_half(const int two, const int vectors, int32x4_t *a
   for (int j = 0; j < 2 * vectors; j += 4) {
     const int some = 2 * vectors - j < 4 ? 2 * vectors - j : 4;
     int8x16_t column[4];
-    qcc_load_vectors(some, column, w);
-    w += 16 * some;
+    w = qcc_load_vectors(some, column, w);
     __asm__("" : "+r"(w)); /* the load itself moves w on */
     QCC_UNROLL
     for (int i = 0; i < some; ++i) {

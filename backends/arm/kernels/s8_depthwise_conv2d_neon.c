@@ -11,7 +11,7 @@
  * workspace  the image as the taps reach it, padded, and 16 bytes
  *
  * Any stride, dilation and padding; up to 128 taps. Products of two taps are added in 16 bits, where they fit: weights lie in
- * [-127, 127], and 2 * 127 * 128 < 2^15. A filter of 3 x 3 stays in registers.
+ * [-127, 127], and 2 * 127 * 128 < 2^15. On 64-bit Arm a filter of 3 x 3 stays in registers.
  * Reference: Conv2d.int_ref, Add.int_ref, Requantize.int_ref.
  */
 #include "qcc_neon_image.h"
@@ -38,9 +38,36 @@ QCC_INLINE void add_pair(int32x4_t *acc, int8x16_t x, int8x16_t w, int8x16_t x1,
   acc[3] = vaddw_high_s16(acc[3], high);
 }
 
+/* acc += x * w */
+QCC_INLINE void add_tap(int32x4_t *acc, int8x16_t x, int8x16_t w) {
+  const int16x8_t low = vmull_s8(vget_low_s8(x), vget_low_s8(w)), high = vmull_high_s8(x, w);
+  acc[0] = vaddw_s16(acc[0], vget_low_s16(low));
+  acc[1] = vaddw_high_s16(acc[1], low);
+  acc[2] = vaddw_s16(acc[2], vget_low_s16(high));
+  acc[3] = vaddw_high_s16(acc[3], high);
+}
+
+#if !defined(__aarch64__)
+/* The next of 3 x 3 taps: rows lie offset[3] apart, columns offset[1]. */
+QCC_INLINE int8x16_t next_tap(const int tap, const int8_t **x, const ptrdiff_t *offset) {
+  const int8x16_t taken = vld1q_s8(*x);
+  *x += tap % 3 < 2 ? offset[1] : offset[3] - 2 * offset[1];
+  __asm__("" : "+r"(*x)); /* the load itself moves it on */
+  return taken;
+}
+
+QCC_INLINE int8x16_t next_weights(const int8_t **w) {
+  __asm__ volatile("" : "+r"(*w)); /* no register for each address */
+  const int8x16_t taken = vld1q_s8(*w);
+  *w += 16;
+  return taken;
+}
+#endif
+
 /* A line of output. nine: filters of 3 x 3. offset: of each tap. */
 QCC_INLINE void line_of(const int nine, const depthwise_block *b, const ptrdiff_t *offset, const int8_t *x,
                         const int8_t *skip, int8_t *output, int32_t count) {
+#if defined(__aarch64__)
   int8x16_t w[9];
   if (nine) {
     QCC_UNROLL
@@ -48,6 +75,7 @@ QCC_INLINE void line_of(const int nine, const depthwise_block *b, const ptrdiff_
       w[t] = vld1q_s8(b->weights + 16 * t);
     }
   }
+#endif
   const int32_t *bias = b->bias;
   const ptrdiff_t step = b->step, output_step = b->output_step;
   const int32_t clamps = b->clamps, channels = b->channels, pairs = b->pairs;
@@ -56,16 +84,22 @@ QCC_INLINE void line_of(const int nine, const depthwise_block *b, const ptrdiff_
     __asm__ volatile("" : "+r"(bias)); /* two vectors in one load take the place of two moves */
     int32x4_t acc[4] = {vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12)};
     if (nine) {
+#if defined(__aarch64__)
       QCC_UNROLL
       for (int t = 0; t < 8; t += 2) {
         add_pair(acc, vld1q_s8(x + offset[t]), w[t], vld1q_s8(x + offset[t + 1]), w[t + 1]);
       }
-      const int8x16_t last = vld1q_s8(x + offset[8]);
-      const int16x8_t low = vmull_s8(vget_low_s8(last), vget_low_s8(w[8])), high = vmull_high_s8(last, w[8]);
-      acc[0] = vaddw_s16(acc[0], vget_low_s16(low));
-      acc[1] = vaddw_high_s16(acc[1], low);
-      acc[2] = vaddw_s16(acc[2], vget_low_s16(high));
-      acc[3] = vaddw_high_s16(acc[3], high);
+      add_tap(acc, vld1q_s8(x + offset[8]), w[8]);
+#else /* too few registers for the filter */
+      const int8_t *from = x, *w = b->weights;
+      QCC_UNROLL
+      for (int t = 0; t < 8; t += 2) {
+        const int8x16_t w0 = next_weights(&w), x0 = next_tap(t, &from, offset);
+        const int8x16_t w1 = next_weights(&w), x1 = next_tap(t + 1, &from, offset);
+        add_pair(acc, x0, w0, x1, w1);
+      }
+      add_tap(acc, vld1q_s8(from), vld1q_s8(w));
+#endif
     } else {
       for (int32_t t = 0; t < pairs; ++t) {
         const int8_t *from = b->weights + 32 * t;
@@ -76,10 +110,10 @@ QCC_INLINE void line_of(const int nine, const depthwise_block *b, const ptrdiff_
       qcc_add_skip(4, acc, qcc_load_bytes(skip, channels), b->skip_multiplier);
       skip += output_step;
     }
+    const int32_t *scale = b->scale;
     QCC_UNROLL
     for (int v = 0; v < 4; ++v) {
-      const int32x4x2_t scale = vld1q_s32_x2(b->scale + 8 * v);
-      acc[v] = qcc_scaled(acc[v], scale.val[0], scale.val[1]);
+      acc[v] = qcc_scaled_by(acc[v], &scale);
     }
     int8x16_t y = qcc_narrowed(acc[0], acc[1], acc[2], acc[3], 0, saturation);
     if (clamps) {
