@@ -82,11 +82,13 @@ def last_bytes_apart(weights: NDArray[np.int8]) -> NDArray[np.int8]:
 
 def cost(step: Step, vectors: int) -> float:
     """Cycles of the step: its tiles, the quads of last bytes, and the copy of the image."""
+    op = step.root.op
+    assert isinstance(op, Conv2d)
     outputs, height, width, channels = step.root.input(1).type.shape
     _, rows, columns, _ = step.output.type.shape
     quads = _quads(height, width * channels)
     each = outputs / (vnni.LANES * vectors) * (quads * _QUAD[vectors] + _REQUANTIZE[vectors])
-    gathered = height * ceil(columns * step.root.op.strides[1] * channels / 64) * _LASTS
+    gathered = height * ceil(columns * op.strides[1] * channels / 64) * _LASTS
     copied = step.root.input(0).type.elements / _COPY
     tiled = ceil(columns / ROWS[vectors]) * ROWS[vectors]
     return _CALL + copied + rows * (_ROW + tiled * each + gathered)

@@ -110,6 +110,19 @@ def test_convolutions_leave_room_between_pixels(
 
 
 @pytest.mark.compiler
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", ["arm-neon", "arm-neon-dotprod", "arm-neon-i8mm"])
+def test_neighbours_on_arm(checked: Callable[..., Program], name: str) -> None:
+    """No kernel writes beyond its own channels: those beside them may be there already."""
+    net = Net()
+    kinds = ((20, 3), (7, 1), (33, 1), (13, 3))
+    parts = [net.conv(net.x, outputs, f"part{outputs}", taps) for outputs, taps in kinds]
+    samples = net.plan(net.emit("concat", *parts, name="y", axis=3))
+    program = checked(net, samples, find_target(name))
+    assert patterns(program) == ["conv2d"] * 4
+
+
+@pytest.mark.compiler
 def test_runs_lie_one_behind_the_other(checked: Callable[..., Program]) -> None:
     """Any kernel writes them, through a reshape too, and a concatenation can be part of another."""
     net = Net()
