@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qcc.backends.boundary import with_boundary
 from qcc.backends.c.names import library_name
 from qcc.backends.integers import integer_rows, require_integers
+from qcc.backends.joining import Joined, join_concats
 from qcc.backends.kernel import Call, Kernel, Part, Step
 from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
 from qcc.backends.parallel import Sharing, share_work
@@ -88,7 +89,9 @@ class Program:
     """A graph made ready for a target.
 
     ``places``: by ``id`` of the value, through ``place``; ``copies``: outputs whose bytes are computed elsewhere
-    (an output that is also an input, a constant, or another output); ``threads``: how many the program is made for.
+    (an output that is also an input, a constant, or another output); ``threads``: how many the program is made for;
+    ``owners``: by ``id`` of a value the one whose memory holds it, through ``owner``; ``joined``: by ``id`` of a step's
+    result where it lies in that of a concatenation, which then is no operation.
     """
 
     name: str
@@ -104,6 +107,8 @@ class Program:
     copies: tuple[Port, ...]
     places: dict[int, Place]
     plan: MemoryPlan
+    owners: dict[int, Value]
+    joined: dict[int, Joined]
     threads: int = 1
 
     @property
@@ -115,6 +120,10 @@ class Program:
         """Where ``value`` lives."""
         return self.places[id(value)]
 
+    def owner(self, value: Value) -> Value:
+        """The value whose memory holds ``value``: itself for most."""
+        return self.owners[id(value)]
+
 
 def build_program(
     graph: Graph,
@@ -124,10 +133,12 @@ def build_program(
     order: Order = as_ranked,
     threads: int = 1,
     no_float: bool = False,
+    join: bool = True,
 ) -> Program:
     """Select kernels, pack constants, share the work of steps between ``threads``, plan memory.
 
-    ``io``: see ``with_boundary``; ``order``: see ``select``; ``no_float``: only kernels that compute with integers.
+    ``io``: see ``with_boundary``; ``order``: see ``select``; ``no_float``: only kernels that compute with integers;
+    ``join``: drop concatenations whose operands can be written in place, see ``join_concats``.
     Raises TargetError when a step has no kernel, or the target no threads, or with ``no_float`` a value is in float.
     """
     if threads > 1 and target.semihosting:
@@ -140,6 +151,9 @@ def build_program(
         require_integers(graph)
     selections = select(graph, integer_rows(target.kernels) if no_float else target.kernels, order)
     calls = [s.kernel.lower(s.step) for s in selections]
+    joined: dict[int, Joined] = {}
+    if join:
+        selections, calls, joined = join_concats(graph, selections, calls)
     inputs, input_bytes = _ports(graph.inputs, [v.name for v in graph.inputs])
     outputs, output_bytes = _ports(graph.outputs, graph.output_names)
     sharings = share_work([(s.kernel, s.step, c) for s, c in zip(selections, calls, strict=True)], threads)
@@ -147,7 +161,7 @@ def build_program(
         _aligned(call.workspace_bytes, sharing, target) for call, sharing in zip(calls, sharings, strict=True)
     ]
     spaces = [bytes_ * max(1, len(sharing.parts)) for bytes_, sharing in zip(apart, sharings, strict=True)]
-    storage = _Storage(graph, selections, calls, spaces, input_bytes, output_bytes)
+    storage = _Storage(graph, selections, calls, joined, spaces, input_bytes, output_bytes)
     storage.place_ports(inputs, outputs)
     places, plan, workspaces = storage.plan(target.alignment)
     operations = tuple(
@@ -170,6 +184,8 @@ def build_program(
         tuple(storage.copies),
         places,
         plan,
+        storage.root,
+        joined,
         threads,
     )
 
@@ -198,11 +214,12 @@ class _Storage:
         graph: Graph,
         selections: Sequence[Selection],
         calls: Sequence[Call],
+        joined: Mapping[int, Joined],
         workspace_bytes: Sequence[int],
         input_bytes: int,
         output_bytes: int,
     ) -> None:
-        self.graph, self.selections, self.calls = graph, selections, calls
+        self.graph, self.selections, self.calls, self.joined = graph, selections, calls, joined
         self.workspace_bytes = workspace_bytes  # of all parts of each call
         self.end = len(selections)  # a step after the last one: outputs are alive there
         self.block_bytes = {"input": input_bytes, "output": output_bytes}
@@ -210,10 +227,21 @@ class _Storage:
         for node in graph.nodes:
             if is_alias(node):
                 self.root[id(node.output)] = self.root[id(node.input(0))]
+        self.shift: dict[int, int] = {}  # bytes, by id: where in the memory of its owner a value begins
+        for key, value in self.root.items():
+            self.root[key], self.shift[key] = self._whole(value)
         self.fixed: dict[int, Place] = {
             id(v): Place("constant", 0) for v in graph.constants()
         }  # by id of root
         self.copies: list[Port] = []
+
+    def _whole(self, value: Value) -> tuple[Value, int]:
+        """What a value is joined to, and where in it the value begins."""
+        shift = 0
+        while id(value) in self.joined:
+            place = self.joined[id(value)]
+            value, shift = place.whole, shift + place.offset
+        return value, shift
 
     def place_ports(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Inputs are read where the caller has them; outputs are written where the caller wants them, or copied."""
@@ -248,10 +276,12 @@ class _Storage:
         plan, offsets, workspaces = best
         places: dict[int, Place] = {}
         for key, value in self.root.items():  # what is fused into a step lives nowhere
+            shift = self.shift[key]
             if id(value) in self.fixed:
-                places[key] = self.fixed[id(value)]
+                fixed = self.fixed[id(value)]
+                places[key] = Place(fixed.region, fixed.offset + shift)
             elif id(value) in offsets:
-                places[key] = Place("arena", offsets[id(value)])
+                places[key] = Place("arena", offsets[id(value)] + shift)
         return places, plan, workspaces
 
     def _lives(self) -> dict[int, tuple[int, int]]:
@@ -282,6 +312,8 @@ class _Storage:
         lives = self._lives()
         buffer = {key: self.root[key] for key in lives if key not in self.fixed}
         for step, (selection, call) in enumerate(zip(self.selections, self.calls, strict=True)):
+            if id(selection.step.output) in self.joined:
+                continue
             output = self.root[id(selection.step.output)]
             passed = selection.step.inputs if call.inputs is None else call.inputs
             owners = [None if v is None else self.root[id(v)] for v in passed]

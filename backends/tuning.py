@@ -65,14 +65,16 @@ def tune(
     times, machine = read_times(file), machine_name(target)
     found = [
         (_key(op.step, contenders(op.candidates), target, machine), contenders(op.candidates))
-        for op in build_program(graph, target, graph.name, io).operations
+        for op in build_program(graph, target, graph.name, io, join=False).operations
     ]
     count = max(
         (len(c) for key, c in found if len(c) > 1 and not _labels(c) <= times.get(key, {}).keys()), default=0
     )
     if count:
         _write_times(file, {})  # what cannot be kept is not measured
-        programs = [build_program(graph, target, graph.name, io, order=_choose(i)) for i in range(count)]
+        programs = [
+            build_program(graph, target, graph.name, io, order=_choose(i), join=False) for i in range(count)
+        ]
         measured = _mean_times(found, programs, (measure or measure_steps)(programs, progress))
         for key, labels in measured.items():
             times.setdefault(key, {}).update(labels)

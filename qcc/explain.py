@@ -21,7 +21,7 @@ class Explanation:
     names: tuple[str, ...]
     notes: tuple[tuple[str, Note], ...]
     operation: Operation | None
-    alias: bool  # it only renames bytes, which needs no kernel
+    absence: str  # why there is no operation
 
 
 def explain(made: Compilation, program: Program, wanted: str) -> Explanation:
@@ -42,7 +42,11 @@ def explain(made: Compilation, program: Program, wanted: str) -> Explanation:
     names = list(dict.fromkeys(names))
     notes = tuple((p, n) for p, n in made.notes if _is_about(n.node, names, imported))
     shown = [n for n in names if n == start or n not in imported or imported[n].op.name != "transpose"]
-    return Explanation(tuple(shown), notes, operation, operation is None and names[-1] in final)
+    joined = {_base(place.whole.name) for place in program.joined.values()}
+    absence = "it was removed"
+    if names[-1] in final:
+        absence = "the bytes are " + ("written in place" if names[-1] in joined else "only renamed")
+    return Explanation(tuple(shown), notes, operation, absence)
 
 
 def _base(name: str) -> str:

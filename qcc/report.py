@@ -14,9 +14,8 @@ import qcc
 from qcc import metrics, verify
 from qcc.backends.c.metadata import metadata_of
 from qcc.backends.program import Operation, Program
-from qcc.backends.select import is_alias
 from qcc.driver import Compilation
-from qcc.ir.graph import Graph, Value
+from qcc.ir.graph import Graph
 from qcc.ir.npz import write_aside
 from qcc.ir.ops.quant import Requantize
 
@@ -90,26 +89,24 @@ def _planned(operation: Operation) -> dict[str, Any]:
 def _memory(program: Program) -> list[dict[str, Any]]:
     """Who occupies which bytes of the arena from step ``first`` to step ``last``, both included."""
     end = len(program.operations) - 1
-    owner: dict[int, Value] = {}
-    for node in program.graph.nodes:  # operands come first, so chains of aliases resolve
-        if is_alias(node):
-            owner[id(node.output)] = owner.get(id(node.input(0)), node.input(0))
     last: dict[int, int] = {}
     for index, operation in enumerate(program.operations):
         for value in (*operation.step.inputs, *operation.inputs):
             if value is not None:
-                last[id(owner.get(id(value), value))] = index
+                last[id(program.owner(value))] = index
     for port in program.outputs:
-        last[id(owner.get(id(port.value), port.value))] = end
+        last[id(program.owner(port.value))] = end
     inputs = [last.get(id(p.value), 0) for p in program.inputs]
     found = [_block("(inputs)", program.input_arena_offset, program.input_bytes, 0, max(inputs, default=0))]
     written = end
+    seen: set[int] = set()
     for index, operation in enumerate(program.operations):
-        value = operation.step.output
+        value = program.owner(operation.step.output)
         place = program.place(value)
         if place.region == "output":
             written = min(written, index)
-        elif place.region == "arena":
+        elif place.region == "arena" and id(value) not in seen:  # else another part of it came first
+            seen.add(id(value))
             found.append(
                 _block(value.name, place.offset, value.type.bytes, index, last.get(id(value), index))
             )

@@ -270,9 +270,7 @@ def explanation(found: Explanation) -> RenderableType:
         text = f"\nkernel {found.operation.kernel.label} computes {step.pattern} -> {step.output.name}"
         parts += [Text(text, "bold"), *_choice(found.operation)]
     else:
-        parts.append(
-            Text("\nno kernel: the bytes are only renamed" if found.alias else "\nno kernel: it was removed")
-        )
+        parts.append(Text(f"\nno kernel: {found.absence}"))
     return Group(*parts)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from qcc.backends.program import Operation, Port, Program
 from qcc.backends.select import Candidate
+from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
 
 
@@ -14,7 +15,8 @@ def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
     """Sizes, ports with their qparams, and one entry for each layer. All values are plain JSON.
 
     Of a program for more than one thread, also ``threads`` (those of use), and for each layer its ``parts`` (what, from,
-    to) or why it has none (``one_thread``).
+    to) or why it has none (``one_thread``). The ``output`` of a layer that lies in the result of a concatenation (``joined``)
+    spans ``span_bytes``, its pixels ``step`` elements apart.
     """
     threads = {"threads": program.parts} if program.threads > 1 else {}
     return {
@@ -32,7 +34,7 @@ def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
         "output_arena_offset": program.output_arena_offset,
         "inputs": [_port(p) for p in program.inputs],
         "outputs": [_port(p) for p in program.outputs],
-        "layers": [_layer(op, program.threads) for op in program.operations],
+        "layers": [_layer(op, program) for op in program.operations],
     }
 
 
@@ -47,7 +49,7 @@ def _tensor(type_: TensorType) -> dict[str, Any]:
     return found
 
 
-def _layer(operation: Operation, threads: int) -> dict[str, Any]:
+def _layer(operation: Operation, program: Program) -> dict[str, Any]:
     step, call, sharing = operation.step, operation.call, operation.sharing
     parts = {"parts": [list(p.extent) for p in sharing.parts], "one_thread": sharing.reason}
     return {
@@ -57,11 +59,22 @@ def _layer(operation: Operation, threads: int) -> dict[str, Any]:
         "beaten": [_candidate(c) for c in operation.beaten],
         "refused": [{"kernel": r.kernel.label, "reason": r.reason} for r in operation.refused],
         "inputs": [v.name for v in step.inputs],
-        "output": _tensor(step.output.type),
+        "output": _tensor(step.output.type) | _joined(program, step.output),
         "macs": operation.macs,
         "constant_bytes": sum(a.nbytes for a in call.constants.values() if a is not None),
         "workspace_bytes": operation.workspace_bytes,
-        **(parts if threads > 1 else {}),
+        **(parts if program.threads > 1 else {}),
+    }
+
+
+def _joined(program: Program, value: Value) -> dict[str, Any]:
+    place = program.joined.get(id(value))
+    if place is None:
+        return {}
+    return {
+        "joined": place.whole.name,
+        "step": place.step or value.type.shape[-1],
+        "span_bytes": place.span(value),
     }
 
 

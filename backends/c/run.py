@@ -237,8 +237,9 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
     path = build_batch(folder, target, meta, build_folder or folder / "build" / "trace", trace=True)
     ports, end = [], 0
     for layer in meta["layers"]:
-        ports.append({"name": layer["name"], "offset": end, **layer["output"]})
-        end += layer["output"]["bytes"]
+        output = layer["output"]
+        ports.append({"name": layer["name"], "offset": end, **output})
+        end += output.get("span_bytes", output["bytes"])
     return Emulated(path, meta | {"outputs": ports, "output_bytes": end}, target)
 
 
@@ -354,5 +355,9 @@ def _as_bytes(port: Mapping[str, Any], array: Array) -> Bytes:
 
 def _from_bytes(port: Mapping[str, Any], block: Bytes) -> Array:
     shape, dtype = tuple(port["shape"]), DType(port["dtype"]).numpy
-    part = np.ascontiguousarray(block[:, port["offset"] : port["offset"] + port["bytes"]]).view(dtype)
+    size = port.get("span_bytes", port["bytes"])
+    part = np.ascontiguousarray(block[:, port["offset"] : port["offset"] + size]).view(dtype)
+    if size > port["bytes"]:  # pixels with room between them
+        channels, step = shape[-1], port["step"]
+        part = np.pad(part, ((0, 0), (0, step - channels))).reshape(len(block), -1, step)[..., :channels]
     return part.reshape(len(block), *(shape[1:] if shape[:1] == (1,) else shape))

@@ -35,6 +35,9 @@ class Views:
         self._folder = c_comment(common_folder([op.step.output.name for op in program.operations]))
         self._short = short_names([op.step.output.name for op in program.operations])
         for operation in program.operations:
+            joined = program.joined.get(id(operation.step.output))
+            if joined is not None:
+                self._reserve(joined.whole)
             self._reserve(operation.step.output)
         self.operations = [self._operation(i, op) for i, op in enumerate(program.operations)]
         self.copies = [self._copy(port) for port in program.copies]
@@ -91,10 +94,10 @@ class Views:
     # ------------------------------------------------------------------ memory
     def _reserve(self, value: Value) -> None:
         place = self.program.place(value)
-        if place.region == "arena":
+        if place.region == "arena" and id(value) not in self._offset_names:
             name = self._at.make(self._short_name(value.name))
             self._offset_names[id(value)] = name
-            comment = c_comment(f"{value.name}: {shape_text(value.type)}")
+            comment = c_comment(f"{value.name}: {shape_text(value.type)}{_joined_text(self.program, value)}")
             self.offsets.append({"name": name, "value": place.offset, "comment": comment})
 
     def _short_name(self, name: str) -> str:
@@ -164,7 +167,9 @@ class Views:
         passed = ["part"] if parts else []
         passed += [self._pointer(v, "const ") for _, v in inputs if v]
         passed.append(self._pointer(step.output, ""))
-        after = f"QCC_AFTER_STEP({index}, {passed[-1]}, {step.output.type.bytes});"
+        joined = self.program.joined.get(id(step.output))
+        span = joined.span(step.output) if joined else step.output.type.bytes
+        after = f"QCC_AFTER_STEP({index}, {passed[-1]}, {span});"
         pointers = [
             offsets.moved(name, [part.inputs[i] for part in parts], name)
             for i, (name, _) in enumerate(inputs)
@@ -185,7 +190,7 @@ class Views:
         return {
             "name": name,
             "title": c_comment(f"{step.output.name} = {step.pattern}"),
-            "comments": _description(operation),
+            "comments": _description(self.program, operation),
             "parameters": ", ".join(parameters),
             "params_type": kernel.params_type,
             "fields": fields,
@@ -196,7 +201,7 @@ class Views:
             "pointers": ", ".join(pointers) if kernel.variadic else "",
             "call": call_lines(kernel.symbol, arguments),
             "after": after,
-            "output_bytes": step.output.type.bytes,
+            "output_bytes": span,
             "invocation": "\n  ".join(call_lines(name, passed)),
         }
 
@@ -261,10 +266,20 @@ def _operand_name(operation: Operation, value: Value) -> str:
     return "skip"
 
 
-def _description(operation: Operation) -> list[str]:
+def _joined_text(program: Program, value: Value, with_step: bool = False) -> str:
+    """Where a value lies that is part of another."""
+    joined = program.joined.get(id(value))
+    if joined is None:
+        return ""
+    apart = f", pixels {joined.step * value.type.dtype.bytes} bytes apart" if joined.step and with_step else ""
+    return f", in {joined.whole.name}{apart}"
+
+
+def _description(program: Program, operation: Operation) -> list[str]:
     step = operation.step
     sources = ", ".join(f"{v.name} {shape_text(v.type)}" for v in step.inputs)
-    lines = [f"{sources} -> {shape_text(step.output.type)}" if sources else shape_text(step.output.type)]
+    result = shape_text(step.output.type) + _joined_text(program, step.output, with_step=True)
+    lines = [f"{sources} -> {result}" if sources else result]
     if operation.macs:
         size = sum(a.nbytes for a in operation.call.constants.values() if a is not None)
         lines.append(f"{operation.macs} MACs, {size} bytes of constants")

@@ -15,12 +15,14 @@ from qcc.backends.x86 import (
     lookup,
     movement,
     pooling,
+    stem,
     vnni,
 )
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *vnni.KERNELS,
     *few_channels.KERNELS,
+    *stem.KERNELS,
     *dense.KERNELS,
     *depthwise.KERNELS,
     *pooling.KERNELS,

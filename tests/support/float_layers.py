@@ -128,6 +128,12 @@ def pooling_layers(net: Net, count: int) -> None:
         axes = ((1, 2), (1,), (2,), (3,), (1, 3))[index % 5]
         op = ("reduce_mean", "reduce_sum")[index % 2]
         net.emit(op, x, output=f"{op} {x.type} {axes}", axes=axes)
+    for index, channels in enumerate((1, 17, 64, 70, 128, 192)):  # windows that share columns
+        for stride in (1, 2):
+            x = net.input(1, int(rng.integers(3, 9)), int(rng.integers(3, 9)), channels)
+            pads = tuple(int(n) for n in rng.integers(0, 3, 4)) if index % 2 else (0,) * 4
+            window = {"kernel": (3, 3), "strides": (1 + index % 3, stride), "pads": pads}
+            net.emit("max_pool2d", x, output=f"max_pool2d {x.type} {window}", **window)
 
 
 def classifier_heads(net: Net) -> None:

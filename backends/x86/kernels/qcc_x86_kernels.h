@@ -34,6 +34,9 @@ void qcc_s8_conv2d_avx512vnni(const qcc_avx512_conv_params *params, const int8_t
                               int8_t *output, void *workspace);
 
 /* As above; skip_multiplier: int16[channels][2], one of them 0. */
+void qcc_s8_conv2d_stem_avx512vnni(const qcc_avx512_conv_params *params, const int8_t *QCC_RESTRICT input,
+                                   const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
+                                   const float *QCC_RESTRICT scale, int8_t *QCC_RESTRICT output, void *workspace);
 void qcc_s8_conv2d_few_avx512vnni(const qcc_avx512_conv_params *params, const int8_t *QCC_RESTRICT input,
                                   const int8_t *skip, const int8_t *QCC_RESTRICT weights,
                                   const int32_t *QCC_RESTRICT bias, const int16_t *QCC_RESTRICT skip_multiplier,

@@ -1,0 +1,135 @@
+"""The AVX512-VNNI convolution whose kernel rows leave one byte over: the interpreter's bytes for any shape, memory clean."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qcc.backends import parallel
+from qcc.backends.c.build import build_program, run_program
+from qcc.backends.c.emit import emit
+from qcc.backends.c.run import load
+from qcc.backends.program import build_program as make_program
+from qcc.backends.target import Compiler, Target
+from qcc.backends.x86 import stem
+from qcc.ir import interpreter
+
+pytestmark = pytest.mark.compiler
+
+
+def first(target: Target) -> Target:
+    """The target with these rows before all others, whatever they cost."""
+    rows = [replace(k, priority=100) if k.symbol == stem.SYMBOL else k for k in target.kernels]
+    return replace(target, kernels=tuple(rows))
+
+
+def shapes(layer: Any) -> list[Any]:
+    """Kernel rows of 4 * n + 1 bytes, up to 11 of them; widths around the tiles; pixels 4 to 64 bytes apart."""
+    kinds = (
+        (3, (3, 3), (2, 2)),
+        (3, (7, 7), (2, 2)),
+        (1, (5, 5), (1, 4)),
+        (3, (1, 3), (1, 3)),
+        (5, (4, 1), (2, 1)),
+        (3, (11, 3), (3, 2)),
+        (1, (2, 9), (1, 7)),
+        (9, (3, 1), (1, 7)),
+    )
+    return [
+        layer(
+            channels,
+            (64, 32, 128, 96)[n % 4],
+            kernel,
+            size=(kernel[0] + (0, 3, 7)[n % 3], kernel[1] + strides[1] * (0, 4, 5, 6, 11, 12, 13, 29)[n % 8]),
+            strides=strides,
+            pads=((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0))[n % 3],
+            clamp=((-128, 127), (-20, 90))[n % 2],
+        )
+        for n in range(24)
+        for channels, kernel, strides in (kinds[n * 5 % 8],)
+    ]
+
+
+def check(graph: Any, target: Target, emitted: Callable[..., Any]) -> None:
+    """All outputs equal the interpreter's, by the kernel under test where the plan has a certificate."""
+    samples = graph.samples(5)
+    folder, program = emitted(graph, target)
+    symbols = [operation.kernel.symbol for operation in program.operations]
+    assert symbols.count(stem.SYMBOL) >= len(symbols) * 2 // 3
+    got = load(folder, target).run(samples)
+    for name, y in interpreter.run(program.graph, samples).items():
+        np.testing.assert_array_equal(got[name], y, err_msg=name)
+
+
+def test_shapes(
+    net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target, strict: Callable[..., Target]
+) -> None:
+    check(net(shapes(layer), 1), strict(first(vnni)), emitted)
+
+
+def test_threads(net: Any, layer: Any, vnni: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, and blocks of channels, shared however small they are."""
+    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
+        monkeypatch.setattr(parallel, name, -1e12)
+    layers = [
+        layer(3, 64, (3, 3), size=(25, 33), strides=(2, 2), pads=(1, 1, 1, 1)),
+        layer(3, 192, (7, 7), size=(7, 20), strides=(2, 2)),
+    ]
+    graph = net(layers, 4)
+    samples = graph.samples(3)
+    program = make_program(graph.graph, first(vnni), "net", threads=3)
+    assert [op.kernel.symbol for op in program.operations] == [stem.SYMBOL] * 2
+    assert [op.parts[0].extent[0] for op in program.operations] == ["rows", "channels"]
+    got = load(emit(program, tmp_path / "net"), first(vnni)).run(samples)
+    for name, y in interpreter.run(program.graph, samples).items():
+        np.testing.assert_array_equal(got[name], y, err_msg=name)
+
+
+def test_library_runs_clean_under_sanitizers(
+    net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target
+) -> None:
+    flags = [flag for flag in vnni.flags if flag != "-O3"]
+    flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    target = replace(first(vnni), compilers=(Compiler(("gcc",), ""),), flags=tuple(flags))
+    kinds = [
+        layer(3, 64, (3, 3), size=(9, 19), strides=(2, 2), pads=(1, 1, 1, 1)),
+        layer(3, 32, (7, 7), size=(8, 41), strides=(1, 2)),
+    ]
+    for index, kind in enumerate(kinds):  # a library each: nothing but red zones around its tensors
+        graph = net([kind], index, f"net{index}")
+        folder, _ = emitted(graph, target, graph.samples(3))
+        program = build_program(folder, target, [folder / "test_main.c"])
+        assert run_program(program, target) == f"net{index}: 3 of 3 test vectors passed\n"
+
+
+def test_what_it_refuses(net: Any, layer: Any, vnni: Target) -> None:
+    layers = [
+        layer(3, 64, (3, 3), size=(9, 9), strides=(2, 2), dilations=(1, 2)),
+        layer(4, 64, (3, 3), size=(9, 9), strides=(2, 2)),
+        layer(3, 64, (3, 3), size=(9, 9)),
+        layer(3, 48, (3, 3), size=(9, 9), strides=(2, 2)),
+    ]
+    program = make_program(net(layers, 1).graph, first(vnni), "layers")
+    assert all(operation.kernel.symbol != stem.SYMBOL for operation in program.operations)
+    reasons = [
+        next(r.reason for r in op.refused if r.kernel.symbol == stem.SYMBOL) for op in program.operations
+    ]
+    assert reasons == [
+        "groups or dilation",
+        "kernel rows of 12 bytes do not leave one over, or are too many",
+        "output pixels see the image in steps of 3 bytes, not 4 to 64",
+        "48 output channels are no multiple of 64",
+    ]
+
+
+def test_cost_decides(net: Any, layer: Any, vnni: Target) -> None:
+    layers = [
+        layer(3, outputs, (taps, taps), size=(112, 112), strides=(2, 2), pads=(taps // 2,) * 4)
+        for taps, outputs in ((3, 32), (3, 64), (7, 64), (5, 64))
+    ]
+    program = make_program(net(layers, 1).graph, vnni, "layers")
+    found = [op.kernel.symbol == stem.SYMBOL for op in program.operations]
+    assert found == [True, True, True, False]
