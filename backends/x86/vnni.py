@@ -3,7 +3,8 @@
 Costs are cycles of one core, fitted to timings of the kernel on a processor that starts two vpdpbusd of 64 bytes in
 every cycle: a quad (4 bytes of the reduction) of one pixel takes ``_QUAD`` cycles with a register tile of 1 to 4 vectors
 of channels (with 4, half a cycle for each vpdpbusd; with fewer, broadcasts and addresses come on top), its requantization
-``_REQUANTIZE``, a residual operand ``_RESIDUAL``; the copy of a padded image moves ``_COPY`` bytes in a cycle.
+``_REQUANTIZE``, a residual operand ``_RESIDUAL``, and less, ``_SHORT``, where these overlap with the products of the next
+tile (``qcc_conv_short``); the copy of a padded image moves ``_COPY`` bytes in a cycle.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _INTEGER_BITS = 2**22  # and up to here, added to 1.5 * 2^23, they are the low b
 _QUAD = (0.70, 1.06, 1.55, 2.02)
 _REQUANTIZE = (3.5, 4.0, 7.0, 5.5)
 _RESIDUAL = (3.4, 3.0, 8.0, 7.5)
+_SHORT = ((0.56, 1.00, 1.52, 2.00), (3.1, 1.9, 2.7, 2.6), (2.2, 1.5, 2.8, 2.5))
+_SHORT_QUADS = range(4, 129)
 _EXACT = 10.0  # cycles more for each vector, in 64 bits
 _COPY = 32.0
 _CALL = 60.0
@@ -261,7 +264,7 @@ def cost(step: Step, tile: Tile) -> float:
     shape, weights = step.output.type.shape, step.root.input(1).type.shape
     op = step.root.op
     pixels, outputs = step.output.type.elements // shape[-1] // tile.pixels, weights[0] * tile.pixels
-    quads, groups, copied = ceil(weights[-1] / 4), 1, 0
+    quads, groups, copied, runs = ceil(weights[-1] / 4), 1, 0, 1
     if isinstance(op, Conv2d):
         height, groups = weights[1], op.groups
         width = weights[2] + (tile.pixels - 1) * op.strides[1]
@@ -270,12 +273,17 @@ def cost(step: Step, tile: Tile) -> float:
         )
         if any(op.pads) or groups > 1 or weights[2] * weights[3] % 4:
             copied = step.root.input(0).type.elements
+        runs = height if op.dilations[1] == 1 else height * width
+    short = runs == 1 and not copied and not tile.exact and quads in _SHORT_QUADS
     cycles = _CALL + copied / _COPY
     for _, _, vectors in blocks(outputs // groups, tile.vectors):
         v = vectors - 1
         least = ROWS[v] - 2
         rows = pixels if pixels // ceil(pixels / ROWS[v]) >= least else ceil(pixels / least) * least
-        each = quads * _QUAD[v] + _REQUANTIZE[v] + (_RESIDUAL[v] if len(step.inputs) > 1 else 0)
+        quad, requantize, residual = _QUAD, _REQUANTIZE, _RESIDUAL
+        if short and pixels > ROWS[v]:
+            rows, (quad, requantize, residual) = pixels, _SHORT
+        each = quads * quad[v] + requantize[v] + (residual[v] if len(step.inputs) > 1 else 0)
         cycles += groups * rows * (each + _EXACT * vectors * tile.exact)
     return cycles
 

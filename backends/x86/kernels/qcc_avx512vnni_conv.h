@@ -13,32 +13,13 @@
 #ifndef QCC_AVX512VNNI_CONV_H
 #define QCC_AVX512VNNI_CONV_H
 
-#include "qcc_avx512vnni.h"
+#include "qcc_avx512vnni_output.h"
 
 #define QCC_CONV_ROWS 16 /* the most pixels of a tile */
+#define QCC_CONV_HALF 12 /* vectors of half a tile */
 
-/* The image as the tiles see it, and what is the same for all channels. */
-typedef struct {
-  const int8_t *data;                   /* the first tap of the first output pixel */
-  int32_t width;                        /* output pixels of a line */
-  ptrdiff_t pixel, wrap;                /* bytes from output pixel to pixel; and more where a line ends */
-  int32_t lines, runs, quads;           /* kernel rows, runs of a kernel row, quads of a run */
-  ptrdiff_t line_step, run_step;        /* bytes from kernel row to kernel row, from run to run */
-  ptrdiff_t output_step;
-  int32_t zero_point, low, high, clamps; /* clamps: whether low and high are not those of int8 */
-  float integer;                         /* for qcc_requantize_bits: repeated from memory they need no vector unit */
-  int32_t bits;
-} qcc_conv_image;
-
-/* The constants of a block of channels; of the last three those that the requantization needs. */
-typedef struct {
-  const int8_t *weights;
-  const int32_t *bias;
-  const void *skip_multiplier;
-  const float *scale;
-  const int32_t *multiplier, *shift;
-  __mmask64 lanes; /* the channels that exist */
-} qcc_conv_block;
+/* Where the uses of a vector are few, gcc would read it from memory for each of them, and loads would be the limit. */
+#define QCC_IN_REGISTER(x) __asm__("" : "+v"(x))
 
 /* Where the next tile begins. */
 typedef struct {
@@ -47,109 +28,98 @@ typedef struct {
   const int8_t *skip;
   int8_t *output;
   const int8_t *later;  /* weights of the next block: while this one computes, they come to the level-2 cache */
-  ptrdiff_t later_step; /* bytes of them for each quad */
+  ptrdiff_t later_step; /* bytes of them for each quad; below 64 a power of 2 */
+  ptrdiff_t later_mask; /* those quads prefetch whose number has none of these bits: one for each line of the cache */
 } qcc_conv_place;
 
-/* ---------------------------------------------------------------- requantization */
-
-/* Four vectors of sums to 64 bytes: byte 16 * j + 4 * i + k is lane 4 * j + k of sums[i]. */
-QCC_INLINE __m512i qcc_conv_requantize(const int exact, const int vectors, const __m512i *sums,
-                                       const qcc_conv_image *image, const qcc_conv_block *block) {
-  __m512i q[4];
-  QCC_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const int at = 16 * (i % vectors);
-    if (exact) {
-      q[i] = qcc_requantize_exact(sums[i], _mm512_loadu_si512(block->multiplier + at), _mm512_loadu_si512(block->shift + at),
-                                  image->zero_point);
-    } else {
-      q[i] = qcc_requantize_bits(sums[i], _mm512_loadu_ps(block->scale + at), _mm512_set1_ps(image->integer),
-                                 _mm512_set1_epi32(image->bits));
-    }
-  }
-  __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
-  if (image->clamps) {
-    bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8((char)image->low));
-    bytes = _mm512_min_epi8(bytes, _mm512_set1_epi8((char)image->high));
-  }
-  return bytes;
-}
-
-/* For vpshufb: bytes `first` to first + 3 of 16, each in an int32 of its own, or in both int16 of one. */
-#define QCC_CONV_PLACE(exact, byte) (int32_t)((exact) ? 0x80808000u + (byte) : 0x80008000u + 0x10001u * (byte))
-#define QCC_CONV_PLACES(exact, first)                                                   \
-  _mm512_set4_epi32(QCC_CONV_PLACE(exact, first + 3), QCC_CONV_PLACE(exact, first + 2), \
-                    QCC_CONV_PLACE(exact, first + 1), QCC_CONV_PLACE(exact, first))
-
-/* sums += (skip + 128) * multiplier, for 64 bytes in the order of qcc_conv_requantize. */
-QCC_INLINE void qcc_conv_add(const int exact, const int vectors, __m512i *sums, __m512i skip, const void *multiplier) {
-  const __m512i bytes = _mm512_xor_si512(skip, _mm512_set1_epi8((char)0x80));
-  const __m512i places[4] = {QCC_CONV_PLACES(exact, 0), QCC_CONV_PLACES(exact, 4), QCC_CONV_PLACES(exact, 8),
-                             QCC_CONV_PLACES(exact, 12)};
-  QCC_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const __m512i m = _mm512_loadu_si512((const int32_t *)multiplier + 16 * (i % vectors));
-    const __m512i x = _mm512_shuffle_epi8(bytes, places[i]);
-    sums[i] = exact ? _mm512_add_epi32(sums[i], _mm512_mullo_epi32(x, m)) : _mm512_dpwssd_epi32(sums[i], x, m);
-  }
-}
-
-/* Pixels in memory to the order of qcc_conv_requantize, and back: 4 dwords of each of `vectors`, 4 / vectors pixels. */
-QCC_INLINE __m512i qcc_conv_order(const int vectors, const int back, __m512i x) {
-  switch (vectors) {
-    case 1: return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
-    case 2:
-      return _mm512_permutexvar_epi32(back ? _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)
-                                           : _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15), x);
-    case 3:
-      return _mm512_permutexvar_epi32(back ? _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15)
-                                           : _mm512_setr_epi32(0, 1, 2, 12, 3, 4, 5, 13, 6, 7, 8, 14, 9, 10, 11, 15), x);
-    default: return x;
-  }
-}
-
-/* The pixels that share 64 bytes; `count` of them exist. */
-QCC_INLINE __m512i qcc_conv_load(const int vectors, const int8_t *x, ptrdiff_t step, __mmask64 lanes, int32_t count) {
-  if (vectors > 2) {
-    return qcc_conv_order(vectors, 0, _mm512_maskz_loadu_epi8(lanes, x));
-  }
-  if (vectors == 2) {
-    const __m256i first = _mm256_maskz_loadu_epi8((__mmask32)lanes, x);
-    const __m256i second = count > 1 ? _mm256_maskz_loadu_epi8((__mmask32)lanes, x + step) : first;
-    return qcc_conv_order(2, 0, _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1));
-  }
-  const __mmask16 m = (__mmask16)lanes;
-  __m512i pixels = _mm512_castsi128_si512(_mm_maskz_loadu_epi8(m, x));
-  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 1 ? m : (__mmask16)0, x + step), 1);
-  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 2 ? m : (__mmask16)0, x + 2 * step), 2);
-  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 3 ? m : (__mmask16)0, x + 3 * step), 3);
-  return qcc_conv_order(1, 0, pixels);
-}
-
-QCC_INLINE void qcc_conv_store(const int vectors, int8_t *to, ptrdiff_t step, __mmask64 lanes, int32_t count, __m512i q) {
-  q = qcc_conv_order(vectors, 1, q);
-  if (vectors > 2) {
-    _mm512_mask_storeu_epi8(to, lanes, q);
-  } else if (vectors == 2) {
-    _mm256_mask_storeu_epi8(to, (__mmask32)lanes, _mm512_castsi512_si256(q));
-    if (count > 1) {
-      _mm256_mask_storeu_epi8(to + step, (__mmask32)lanes, _mm512_extracti64x4_epi64(q, 1));
-    }
-  } else {
-    _mm_mask_storeu_epi8(to, (__mmask16)lanes, _mm512_castsi512_si128(q));
-    if (count > 1) {
-      _mm_mask_storeu_epi8(to + step, (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 1));
-    }
-    if (count > 2) {
-      _mm_mask_storeu_epi8(to + 2 * step, (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 2));
-    }
-    if (count > 3) {
-      _mm_mask_storeu_epi8(to + 3 * step, (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 3));
-    }
-  }
-}
-
 /* ---------------------------------------------------------------- tiles */
+
+/* Where the pixels of the next tile begin; of a partial one those that do not exist repeat the last. */
+QCC_INLINE void qcc_conv_starts(const int rows, const int partial, const qcc_conv_image *image, qcc_conv_place *place,
+                                int32_t valid, const int8_t **start) {
+  QCC_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    start[r] = place->x;
+    if (!partial || r < valid - 1 || valid == rows) {
+      const int ends = ++place->column == image->width;
+      place->column = ends ? 0 : place->column;
+      place->x += image->pixel + (ends ? image->wrap : 0);
+    }
+  }
+}
+
+QCC_INLINE void qcc_conv_bias(const int rows, const int vectors, const int32_t *bias, __m512i *acc) {
+  QCC_UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    const __m512i b = _mm512_loadu_si512(bias + 16 * v);
+    QCC_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      acc[r * vectors + v] = b;
+    }
+  }
+}
+
+/* Adds quads `from` to `to` of a run, whose weights begin at w. */
+QCC_INLINE void qcc_conv_quads(const int rows, const int vectors, const int copied, const int8_t *const *x, int32_t from,
+                               int32_t to, const int8_t *w, const qcc_conv_place *place, __m512i *acc) {
+  w += 64 * vectors * (ptrdiff_t)from;
+  for (int32_t k = from; k < to; ++k, w += 64 * vectors) {
+    __m512i column[4];
+    if (vectors == 4 && !(k & place->later_mask)) {
+      _mm_prefetch((const char *)place->later + k * place->later_step, _MM_HINT_T1);
+    }
+    QCC_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      column[v] = _mm512_loadu_si512(w + 64 * v);
+      QCC_IN_REGISTER(column[v]);
+    }
+    QCC_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      int32_t word;
+      __builtin_memcpy(&word, x[r] + 4 * k, 4);
+      const __m512i bytes = _mm512_set1_epi32(word);
+      const __m512i row = copied ? bytes : _mm512_xor_si512(bytes, _mm512_set1_epi8((char)0x80));
+      QCC_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        acc[r * vectors + v] = _mm512_dpbusd_epi32(acc[r * vectors + v], row, column[v]);
+        if (rows * vectors == QCC_CONV_HALF) { /* of 32 registers some 30 are in use: not these in memory */
+          QCC_IN_REGISTER(acc[r * vectors + v]);
+        }
+      }
+    }
+  }
+}
+
+/* The sums of the pixels from `r` on that share 64 bytes to the output; `valid` of all exist. */
+QCC_INLINE void qcc_conv_finish(const int rows, const int vectors, const int r, int32_t valid, const __m512i *acc,
+                                const qcc_conv_image *image, const qcc_conv_block *block, qcc_conv_place *place) {
+  const int pixels = vectors > 2 ? 1 : 4 / vectors;
+  __m512i sums[4];
+  QCC_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int row = r + i / vectors < rows ? r + i / vectors : r;
+    sums[i] = vectors == 3 ? acc[3 * r + i % 3] : acc[row * vectors + i % vectors];
+  }
+  const int32_t count = valid - r < pixels ? valid - r : pixels;
+  if (place->skip) {
+    const __m512i skip = qcc_conv_load(vectors, place->skip, image->output_step, block->lanes, count);
+    qcc_conv_add(QCC_CONV_EXACT, vectors, sums, skip, block->skip_multiplier);
+    place->skip += count * image->output_step;
+  }
+  const __m512i q = qcc_conv_requantize(QCC_CONV_EXACT, vectors, sums, image, block);
+  qcc_conv_store(vectors, place->output, image->output_step, block->lanes, count, q);
+  place->output += count * image->output_step;
+}
+
+/* Until the sums are there, so are the next pixels of the residual operand. */
+QCC_INLINE void qcc_conv_prefetch(const int rows, const qcc_conv_image *image, const int8_t *skip) {
+  if (skip) {
+    QCC_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      _mm_prefetch((const char *)skip + r * image->output_step, _MM_HINT_T0);
+    }
+  }
+}
 
 /* `tiles` tiles, one behind the other. copied: the image is uint8. valid: the pixels of a tile that exist; in a partial
  * one the others repeat the last of them. (To gcc, which must not know that all exist, `valid` keeps the pixels apart in
@@ -160,32 +130,11 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
   const int pixels = vectors > 2 ? 1 : 4 / vectors;
   for (; tiles > 0; --tiles) {
     const int8_t *start[QCC_CONV_ROWS];
-    QCC_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      start[r] = place->x;
-      if (!partial || r < valid - 1 || valid == rows) {
-        const int ends = ++place->column == image->width;
-        place->column = ends ? 0 : place->column;
-        place->x += image->pixel + (ends ? image->wrap : 0);
-      }
-    }
-    if (place->skip) { /* until the sums are there, so is this */
-      QCC_UNROLL
-      for (int r = 0; r < rows; ++r) {
-        _mm_prefetch((const char *)place->skip + r * image->output_step, _MM_HINT_T0);
-      }
-    }
     __m512i acc[24];
-    QCC_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      const __m512i b = _mm512_loadu_si512(block->bias + 16 * v);
-      QCC_UNROLL
-      for (int r = 0; r < rows; ++r) {
-        acc[r * vectors + v] = b;
-      }
-    }
-    const int8_t *w = block->weights, *later = place->later;
-    const ptrdiff_t later_step = place->later_step;
+    qcc_conv_starts(rows, partial, image, place, valid, start);
+    qcc_conv_prefetch(rows, image, place->skip);
+    qcc_conv_bias(rows, vectors, block->bias, acc);
+    const int8_t *w = block->weights;
     ptrdiff_t line = 0;
     for (int32_t a = 0; a < image->lines; ++a, line += image->line_step) {
       ptrdiff_t run = line;
@@ -195,52 +144,65 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
         for (int r = 0; r < rows; ++r) {
           x[r] = start[r] + run;
         }
-        for (int32_t k = 0; k < image->quads; ++k, w += 64 * vectors) {
-          __m512i column[4];
-          if (vectors == 4) {
-            _mm_prefetch((const char *)later, _MM_HINT_T1);
-            later += later_step;
-          }
-          QCC_UNROLL
-          for (int v = 0; v < vectors; ++v) {
-            column[v] = _mm512_loadu_si512(w + 64 * v);
-          }
-          QCC_UNROLL
-          for (int r = 0; r < rows; ++r) {
-            int32_t word;
-            __builtin_memcpy(&word, x[r] + 4 * k, 4);
-            const __m512i bytes = _mm512_set1_epi32(word);
-            const __m512i row = copied ? bytes : _mm512_xor_si512(bytes, _mm512_set1_epi8((char)0x80));
-            QCC_UNROLL
-            for (int v = 0; v < vectors; ++v) {
-              acc[r * vectors + v] = _mm512_dpbusd_epi32(acc[r * vectors + v], row, column[v]);
-            }
-          }
-        }
+        qcc_conv_quads(rows, vectors, copied, x, 0, image->quads, w, place, acc);
+        w += 64 * vectors * (ptrdiff_t)image->quads;
+        place->later += vectors == 4 ? place->later_step * image->quads : 0;
       }
     }
-    place->later = later;
     QCC_UNROLL
     for (int r = 0; r < rows; r += pixels) {
       if (r < valid) {
-        __m512i sums[4];
-        QCC_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int row = r + i / vectors < rows ? r + i / vectors : r;
-          sums[i] = vectors == 3 ? acc[3 * r + i % 3] : acc[row * vectors + i % vectors];
-        }
-        const int32_t count = valid - r < pixels ? valid - r : pixels;
-        if (place->skip) {
-          const __m512i skip = qcc_conv_load(vectors, place->skip, image->output_step, block->lanes, count);
-          qcc_conv_add(QCC_CONV_EXACT, vectors, sums, skip, block->skip_multiplier);
-          place->skip += count * image->output_step;
-        }
-        const __m512i q = qcc_conv_requantize(QCC_CONV_EXACT, vectors, sums, image, block);
-        qcc_conv_store(vectors, place->output, image->output_step, block->lanes, count, q);
-        place->output += count * image->output_step;
+        qcc_conv_finish(rows, vectors, r, valid, acc, image, block, place);
       }
     }
   }
+}
+
+/* Whether qcc_conv_turns is for the image: one run of which a block's weights, up to 32 kB, stay in the level-1 cache. */
+QCC_INLINE int qcc_conv_short(const qcc_conv_image *image) {
+  return image->lines == 1 && image->runs == 1 && image->quads >= 4 && image->quads <= 128;
+}
+
+/* Tiles of half the pixels, so that the sums of the tile before are in registers too: a processor sees about a hundred
+ * instructions ahead, and would first requantize all of one tile and then multiply for the next; here they take turns. */
+QCC_INLINE void qcc_conv_turns(const int rows, const int vectors, const qcc_conv_image *whole, const qcc_conv_block *all,
+                               qcc_conv_place *begin, int32_t tiles) {
+  const int pixels = vectors > 2 ? 1 : 4 / vectors, turns = rows / pixels;
+  const qcc_conv_image image = *whole; /* copies, which no store to the output changes */
+  const qcc_conv_block block = *all;
+  qcc_conv_place place = *begin;
+  const int8_t *start[QCC_CONV_ROWS];
+  __m512i acc[QCC_CONV_HALF], done[QCC_CONV_HALF];
+  QCC_UNROLL
+  for (int r = 0; r < rows; ++r) {
+    start[r] = place.x;
+  }
+  qcc_conv_bias(rows, vectors, block.bias, acc);
+  for (int32_t t = 0; t <= tiles; ++t) {
+    const int32_t quads = t < tiles ? image.quads : 0;
+    if (quads) {
+      qcc_conv_starts(rows, 0, &image, &place, rows, start);
+    }
+    QCC_UNROLL
+    for (int i = 0; i < rows * vectors; ++i) {
+      done[i] = acc[i];
+    }
+    qcc_conv_bias(rows, vectors, block.bias, acc);
+    const int32_t part = quads < 8 ? 0 : quads / turns;
+    int32_t from = 0;
+    QCC_UNROLL
+    for (int i = 0; i < turns; ++i) {
+      if (t > 0) {
+        qcc_conv_prefetch(pixels, &image, place.skip ? place.skip + rows * image.output_step : NULL);
+        qcc_conv_finish(rows, vectors, i * pixels, rows, done, &image, &block, &place);
+      }
+      const int32_t to = i == turns - 1 ? quads : from + part;
+      qcc_conv_quads(rows, vectors, 0, start, from, to, block.weights, &place, acc);
+      from = to;
+    }
+    place.later += vectors == 4 ? place.later_step * quads : 0;
+  }
+  *begin = place;
 }
 
 typedef void qcc_conv_function(const qcc_conv_image *, const qcc_conv_block *, qcc_conv_place *, int32_t, int32_t);
@@ -269,14 +231,41 @@ QCC_CONV_SIZES(12, 11, 10, 2)
 QCC_CONV_SIZES(8, 7, 6, 3)
 QCC_CONV_SIZES(6, 5, 4, 4)
 
+typedef void qcc_conv_turns_function(const qcc_conv_image *, const qcc_conv_block *, qcc_conv_place *, int32_t);
+
+#define QCC_CONV_TURNS(rows, vectors)                                                                              \
+  static void turns_of_##vectors(const qcc_conv_image *image, const qcc_conv_block *block, qcc_conv_place *place, \
+                                 int32_t tiles) {                                                                  \
+    qcc_conv_turns(rows, vectors, image, block, place, tiles);                                                     \
+  }
+QCC_CONV_TURNS(12, 1)
+QCC_CONV_TURNS(6, 2)
+QCC_CONV_TURNS(4, 3)
+QCC_CONV_TURNS(3, 4)
+static qcc_conv_turns_function *const turns_of[4] = {turns_of_1, turns_of_2, turns_of_3, turns_of_4};
+
 /* All pixels of one block of channels: tiles that differ by one pixel at most, so that none is nearly empty. */
 static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_conv_image *image,
                             const qcc_conv_block *block, int follows, qcc_conv_place *place) {
   const int32_t most = vectors == 4 ? 6 : vectors == 3 ? 8 : vectors == 2 ? 12 : 16, least = most - 2;
   qcc_conv_function *const(*sizes)[2] =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
+  int32_t turns = 0;
+  if (!QCC_CONV_EXACT && !copied && count > most && qcc_conv_short(image)) {
+    const int32_t rows = QCC_CONV_HALF / vectors;
+    turns = (count - least) / rows;
+    turns += count - turns * rows > most; /* what is left is one tile, of full size or partial */
+    count -= turns * rows;
+  }
   const int32_t tiles = (count + most - 1) / most;
-  place->later_step = follows ? (64 * vectors + tiles - 1) / tiles : 0;
+  place->later_step = follows ? (64 * vectors + turns + tiles - 1) / (turns + tiles) : 0;
+  while (place->later_step < 64 && (place->later_step & (place->later_step - 1))) {
+    ++place->later_step;
+  }
+  place->later_mask = !follows ? -1 : place->later_step < 64 ? 64 / place->later_step - 1 : 0;
+  if (turns) {
+    turns_of[vectors - 1](image, block, place, turns);
+  }
   const int32_t few = count / tiles, more = count % tiles; /* `more` tiles have few + 1 pixels */
   if (few >= least && !QCC_CONV_EXACT) {
     if (more) {
@@ -378,7 +367,7 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
         const ptrdiff_t start = (ptrdiff_t)n * count * p->output_step + g * p->output_channels + o;
         const int follows = left > 16 * vectors;
         const int8_t *later = block.weights + (follows ? quads * vectors * 64 : 0);
-        qcc_conv_place place = {image.data, 0, skip ? skip + start : NULL, output + start, later, 0};
+        qcc_conv_place place = {image.data, 0, skip ? skip + start : NULL, output + start, later, 0, 0};
         block.lanes = channels == 64 ? ~(__mmask64)0 : ((__mmask64)1 << channels) - 1;
         qcc_conv_pixels(vectors, copied, count, &image, &block, follows, &place);
         block.weights += quads * vectors * 64;
