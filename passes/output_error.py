@@ -17,10 +17,8 @@ Array = NDArray[Any]
 Range = tuple[float, float]
 
 _SAMPLES, _BYTES = 8, 128 * 2**20  # of all values: fewer samples where they take more, at least one
-_COARSE, _FINE = (
-    np.linspace(0.5, 1.0, 11),
-    np.linspace(0.95, 1.05, 11),
-)  # factors of a scale, and of the best of these
+_COARSE = 2.0 ** -(np.arange(13) / 6)  # factors of a scale
+_FINE = np.linspace(0.95, 1.05, 11)  # of the best of these
 
 
 class ReaderErrors:
