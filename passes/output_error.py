@@ -16,7 +16,7 @@ from qcc.ir.qspec import QSpec
 Array = NDArray[Any]
 Range = tuple[float, float]
 
-_SAMPLES, _BYTES = 8, 128 * 2**20  # of all values: fewer samples where they take more, at least one
+_SAMPLES, _BYTES = 32, 128 * 2**20  # of all values: fewer samples where they take more, at least one
 _COARSE = 2.0 ** -(np.arange(13) / 6)  # factors of a scale
 _FINE = np.linspace(0.95, 1.05, 11)  # of the best of these
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 16384
+BINS = 8192
 SMALLEST_EXPONENT = -100  # a value times 2^100 stays in float32 while it falls into the first bins
 AVERAGING = 0.1  # share of the newest batch in a moving average
 # Of a sample with more elements than FEW every stride-th one is counted, at most MANY. Strides are prime: one that

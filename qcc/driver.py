@@ -83,7 +83,7 @@ def compile_graph(
     ctx = PassContext(progress=progress, warn=warn)
     made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
     made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
-    statistics = _statistics(options, calibration)
+    statistics = _statistics(options, calibration, graph)
     if statistics is not None:
         ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
     data = _calibration(made, calibration, warn)
@@ -197,14 +197,24 @@ def _remembering(made: Compilation, data: CalibrationData) -> Iterator[Mapping[s
         yield batch
 
 
-def _statistics(options: CompileOptions, calibration: object) -> GraphStatistics | None:
-    """Those of the file that the options name. Raises QccError for one beside data, and for a damaged one."""
+def _statistics(options: CompileOptions, calibration: object, graph: Graph) -> GraphStatistics | None:
+    """Those of the file that the options name.
+
+    Raises QccError for a file beside data, for a damaged one, and for one of a model with other inputs.
+    """
     if options.stats is None:
         return None
     if calibration is not None or options.precision == "float32":
         why = "float32 needs none" if calibration is None else "they take the place of calibration data"
         raise QccError(f"statistics in {options.stats} are of no use: {why}", hint="leave one of them out")
-    return load_statistics(options.stats)
+    statistics = load_statistics(options.stats)
+    inputs = [v.name for v in graph.inputs]
+    if sorted(statistics.sketch.batch(1)) != sorted(inputs):
+        raise QccError(
+            f"the statistics in {options.stats} are those of another model: its inputs are not {inputs}",
+            hint="collect them again with --save-stats, for this model",
+        )
+    return statistics
 
 
 def _model_name(source: object, graph: Graph) -> str:
