@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from qcc.backends.bands import rowwise
 from qcc.backends.boundary import with_boundary
 from qcc.backends.c.names import library_name
 from qcc.backends.integers import integer_rows, require_integers
 from qcc.backends.kernel import Call, Kernel, Part, Step
-from qcc.backends.memory_plan import Buffer, MemoryPlan, plan_memory
+from qcc.backends.memory_plan import Buffer, MemoryPlan, alive_bytes, plan_memory
 from qcc.backends.parallel import Sharing, share_work
 from qcc.backends.select import Candidate, Order, Refusal, Selection, as_ranked, is_alias, select
+from qcc.backends.stream import (
+    Banded,
+    Stream,
+    Streaming,
+    Streams,
+    choose_streams,
+    step_instructions,
+)
 from qcc.backends.target import Target
 from qcc.ir.errors import TargetError
 from qcc.ir.graph import Graph, Value
@@ -41,7 +50,7 @@ class Operation:
     """One kernel call. ``workspace``: offset in the arena, None when the call needs none.
 
     ``refused``, ``candidates``: see ``Selection``; ``sharing``: how threads share the step; ``part_workspace_bytes``:
-    from the workspace of one part to that of the next.
+    from the workspace of one part to that of the next; ``banded``: how it is computed where it belongs to a stream.
     """
 
     step: Step
@@ -52,6 +61,7 @@ class Operation:
     workspace: int | None
     sharing: Sharing
     part_workspace_bytes: int
+    banded: Banded | None = None
 
     @property
     def inputs(self) -> tuple[Value | None, ...]:
@@ -67,6 +77,16 @@ class Operation:
     def workspace_bytes(self) -> int:
         """Scratch memory of all parts."""
         return self.part_workspace_bytes * max(1, len(self.parts))
+
+    @property
+    def output_bytes(self) -> int:
+        """Of the buffer of the result: fewer than the result has where it is never whole."""
+        return self.step.output.type.bytes if self.banded is None else self.banded.bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """The result is somewhere, at some time."""
+        return self.banded is None or self.banded.is_whole
 
     @property
     def beaten(self) -> tuple[Candidate, ...]:
@@ -88,7 +108,8 @@ class Program:
     """A graph made ready for a target.
 
     ``places``: by ``id`` of the value, through ``place``; ``copies``: outputs whose bytes are computed elsewhere
-    (an output that is also an input, a constant, or another output); ``threads``: how many the program is made for.
+    (an output that is also an input, a constant, or another output); ``threads``: how many the program is made for;
+    ``streams``: steps that are computed in bands of rows, in order; ``unstreamed_bytes``: the arena without them.
     """
 
     name: str
@@ -105,6 +126,8 @@ class Program:
     places: dict[int, Place]
     plan: MemoryPlan
     threads: int = 1
+    streams: tuple[Stream, ...] = ()
+    unstreamed_bytes: int = 0
 
     @property
     def parts(self) -> int:
@@ -124,11 +147,15 @@ def build_program(
     order: Order = as_ranked,
     threads: int = 1,
     no_float: bool = False,
+    stream: Streaming = "off",
+    ram: int | None = None,
 ) -> Program:
     """Select kernels, pack constants, share the work of steps between ``threads``, plan memory.
 
     ``io``: see ``with_boundary``; ``order``: see ``select``; ``no_float``: only kernels that compute with integers.
-    Raises TargetError when a step has no kernel, or the target no threads, or with ``no_float`` a value is in float.
+    ``stream``, ``ram``: see ``choose_streams``; steps that threads share are not streamed.
+    Raises TargetError when a step has no kernel, or the target no threads, or with ``no_float`` a value is in float, or
+    the arena does not fit into ``ram`` bytes.
     """
     if threads > 1 and target.semihosting:
         raise TargetError(
@@ -149,11 +176,21 @@ def build_program(
     spaces = [bytes_ * max(1, len(sharing.parts)) for bytes_, sharing in zip(apart, sharings, strict=True)]
     storage = _Storage(graph, selections, calls, spaces, input_bytes, output_bytes)
     storage.place_ports(inputs, outputs)
+    plain = storage.plan(target.alignment)[1].arena_bytes
+
+    def arena_bytes(streams: Sequence[Stream]) -> int:
+        storage.streams = streams
+        return storage.plan(target.alignment)[1].arena_bytes
+
+    mode: Streaming = "off" if threads > 1 or (stream == "auto" and not target.semihosting) else stream
+    chosen = choose_streams(lambda: storage.candidates(target.alignment), arena_bytes, plain, mode, ram)
+    storage.streams = chosen
     places, plan, workspaces = storage.plan(target.alignment)
+    banded = {s.first + i: b for s in chosen for i, b in enumerate(s.banded)}
     operations = tuple(
-        Operation(s.step, s.kernel, call, s.refused, s.candidates, workspace, sharing, bytes_)
-        for s, call, workspace, sharing, bytes_ in zip(
-            selections, calls, workspaces, sharings, apart, strict=True
+        Operation(s.step, s.kernel, call, s.refused, s.candidates, workspace, sharing, bytes_, banded.get(i))
+        for i, (s, call, workspace, sharing, bytes_) in enumerate(
+            zip(selections, calls, workspaces, sharings, apart, strict=True)
         )
     )
     return Program(
@@ -171,6 +208,8 @@ def build_program(
         places,
         plan,
         threads,
+        chosen,
+        plain,
     )
 
 
@@ -214,6 +253,7 @@ class _Storage:
             id(v): Place("constant", 0) for v in graph.constants()
         }  # by id of root
         self.copies: list[Port] = []
+        self.streams: Sequence[Stream] = ()
 
     def place_ports(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Inputs are read where the caller has them; outputs are written where the caller wants them, or copied."""
@@ -235,12 +275,8 @@ class _Storage:
         ):  # a smaller result in a larger buffer saves one, but keeps the larger alive
             owner = self._in_place(exact)
             buffers, index = self._buffers(owner)
-            spaces: list[int | None] = []
-            for step, size in enumerate(self.workspace_bytes):
-                spaces.append(len(buffers) if size else None)
-                if size:
-                    buffers.append(Buffer("workspace", size, step, step))
-            plan = plan_memory(buffers, alignment)
+            spaces = self._add_workspaces(buffers)
+            plan = plan_memory(buffers, alignment, self._leads(owner, index))
             if best is None or plan.arena_bytes < best[0].arena_bytes:
                 offsets = {key: plan.offsets[index[id(value)]] for key, value in owner.items()}
                 best = plan, offsets, [None if i is None else plan.offsets[i] for i in spaces]
@@ -254,6 +290,69 @@ class _Storage:
                 places[key] = Place("arena", offsets[id(value)])
         return places, plan, workspaces
 
+    def candidates(self, alignment: int) -> Streams:
+        """What could be streamed."""
+
+        def measure(streams: Sequence[Stream]) -> list[int]:
+            self.streams = streams
+            owner = self._in_place(exact=True)
+            buffers, index = self._buffers(owner)
+            self._add_workspaces(buffers)
+            sizes = [-(-b.bytes // alignment) * alignment for b in buffers]
+            alive, found = alive_bytes(buffers, sizes, self._leads(owner, index)), [0] * (self.end + 1)
+            for step in range(self.end + 1):
+                found[step] = alive.get(step, found[step - 1])
+            return found[: self.end]
+
+        steps = [rowwise(s.kernel, s.step, c) for s, c in zip(self.selections, self.calls, strict=True)]
+        reads = [
+            [*s.step.inputs, *(v for v in c.inputs or () if v is not None)]
+            for s, c in zip(self.selections, self.calls, strict=True)
+        ]
+        work = [
+            step_instructions(sum(n.op.macs(n.signature) for n in s.step.nodes), s.step.output.type.elements)
+            for s in self.selections
+        ]
+        return Streams(steps, work, reads, self.graph.outputs, self.root, measure)
+
+    def _add_workspaces(self, buffers: list[Buffer]) -> list[int | None]:
+        """Append them; the index of that of each step."""
+        spaces: list[int | None] = []
+        for step, size in enumerate(self.workspace_bytes):
+            spaces.append(len(buffers) if size else None)
+            if size:
+                buffers.append(Buffer("workspace", size, step, step))
+        return spaces
+
+    def _leads(self, buffer: Mapping[int, Value], index: Mapping[int, int]) -> dict[tuple[int, int], int]:
+        """By index of buffers: where the result of a stream may overwrite what the stream alone still reads."""
+        lives, found = self._lives(), {}
+
+        def buffer_of(value: Value) -> int | None:
+            owner = self.root[id(value)]
+            place = self.fixed.get(id(owner))
+            if place is None:
+                return index[id(buffer[id(owner)])]
+            blocks = ("input", "output")
+            if place.region in blocks and self.block_bytes[place.region] == value.type.bytes:
+                return blocks.index(place.region)
+            return None
+
+        for stream in self.streams:
+            over = buffer_of(stream.output)
+            for value in {id(v): v for step in stream.steps for v in step.values if v is not None}.values():
+                under = None if id(value) in stream.bytes else buffer_of(value)
+                owner = self.root[id(value)]
+                aliases = [v for step in stream.steps for v in step.step.inputs if self.root[id(v)] is owner]
+                if (
+                    over is not None
+                    and under is not None
+                    and lives[id(owner)][1] == stream.last
+                    and all(v is value for v in aliases)
+                ):
+                    found[over, under] = stream.lead(value)
+        return found
+
     def _lives(self) -> dict[int, tuple[int, int]]:
         """First and last step of every owner, by id. An input lives from before the first step."""
         lives: dict[int, tuple[int, int]] = {}
@@ -263,25 +362,34 @@ class _Storage:
             first, last = lives.get(key, (step, step))
             lives[key] = (min(first, step), max(last, step))
 
+        spans = self._spans()
         for value in self.graph.inputs:
             extend(value, 0)
         for step, (selection, call) in enumerate(zip(self.selections, self.calls, strict=True)):
             passed = call.inputs or ()
+            begin, end = spans.get(step, (step, step))
             for value in (
                 *selection.step.inputs,
                 *(v for v in passed if v is not None),
                 selection.step.output,
             ):
-                extend(value, step)
+                extend(value, begin)
+                extend(value, end)
         for value in self.graph.outputs:
             extend(value, self.end)
         return lives
 
+    def _spans(self) -> dict[int, tuple[int, int]]:
+        """Of each step of a stream, the first and the last step of that."""
+        return {i: (s.first, s.last) for s in self.streams for i in range(s.first, s.last + 1)}
+
     def _in_place(self, exact: bool) -> dict[int, Value]:
         """By id of each owner in the arena: the owner whose buffer it takes, where its kernel may overwrite it."""
-        lives = self._lives()
+        lives, spans = self._lives(), self._spans()
         buffer = {key: self.root[key] for key in lives if key not in self.fixed}
         for step, (selection, call) in enumerate(zip(self.selections, self.calls, strict=True)):
+            if step in spans:  # what one band overwrites the next one may read
+                continue
             output = self.root[id(selection.step.output)]
             passed = selection.step.inputs if call.inputs is None else call.inputs
             owners = [None if v is None else self.root[id(v)] for v in passed]
@@ -298,6 +406,7 @@ class _Storage:
 
     def _buffers(self, buffer: dict[int, Value]) -> tuple[list[Buffer], dict[int, int]]:
         lives = self._lives()
+        held = {key: size for stream in self.streams for key, size in stream.bytes.items()}
         blocks: dict[str, tuple[int, int]] = {"input": (0, 0), "output": (self.end, self.end)}
         shared: dict[int, tuple[Value, int, int]] = {}
         for key, (first, last) in lives.items():
@@ -313,5 +422,5 @@ class _Storage:
         index: dict[int, int] = {}
         for key, (owner, first, last) in shared.items():
             index[key] = len(buffers)
-            buffers.append(Buffer(owner.name, owner.type.bytes, first, last))
+            buffers.append(Buffer(owner.name, held.get(key, owner.type.bytes), first, last))
         return buffers, index

@@ -35,6 +35,7 @@ from qcc.backends.c.build import run_program, run_tool
 from qcc.backends.c.image import Footprint, disassemble, measure
 from qcc.backends.c.names import short_names
 from qcc.backends.c.run import build_main, read_metadata
+from qcc.backends.stream import STREAMING, Streaming
 from qcc.backends.target import TARGETS, Target
 from qcc.backends.targets import availability, find_target
 from qcc.ir.errors import QccError
@@ -91,6 +92,9 @@ class Row:
 @click.command()
 @click.option("--models", default=",".join(MODELS), show_default=True, metavar="A,B,...")
 @click.option("--targets", metavar="A,B,...", help="Default: those of Arm that can be built and run here.")
+@click.option(
+    "--stream", type=click.Choice(STREAMING), default="auto", show_default=True, help="See qcc compile."
+)
 @click.option("--layers", is_flag=True, help="Print every layer.")
 @click.option("--top", default=0, metavar="N", help="Print the N hottest functions and mnemonics.")
 @click.option("--folder", type=click.Path(path_type=Path), metavar="PATH", help="Keeps the libraries.")
@@ -98,7 +102,13 @@ class Row:
     "--json", "json_file", type=click.Path(path_type=Path), metavar="PATH", help="Write all figures."
 )
 def main(
-    models: str, targets: str | None, layers: bool, top: int, folder: Path | None, json_file: Path | None
+    models: str,
+    targets: str | None,
+    stream: Streaming,
+    layers: bool,
+    top: int,
+    folder: Path | None,
+    json_file: Path | None,
 ) -> None:
     """Compile each model for each target and count."""
     folder, zoo = folder or CACHE, find_zoo()
@@ -110,7 +120,7 @@ def main(
             entry = load_entry(name, zoo, folder)
             for target in chosen:
                 status.update(f"{name} for {target.name}")
-                rows.append(count(name, entry, target, plugin, folder / "arm" / target.name / name))
+                rows.append(count(name, entry, target, plugin, folder / "arm" / target.name / name, stream))
                 if json_file is not None:  # each time: a run may be interrupted
                     write_json(json_file, rows)
     report(rows, layers, top)
@@ -131,12 +141,24 @@ def build_plugin(folder: Path) -> Path:
     return result.absolute()
 
 
-def count(name: str, entry: seeded_models.Entry, target: Target, plugin: Path, folder: Path) -> Row:
+def count(
+    name: str,
+    entry: seeded_models.Entry,
+    target: Target,
+    plugin: Path,
+    folder: Path,
+    stream: Streaming = "auto",
+) -> Row:
     """Compile, run and look at one library, which ``folder`` keeps."""
     row = Row(name, target.name)
     try:
         compiled = qcc.compile(
-            entry.model, target.name, calibration=entry.calib, name=name, warn=lambda message: None
+            entry.model,
+            target.name,
+            calibration=entry.calib,
+            name=name,
+            stream=stream,
+            warn=lambda message: None,
         )
         compiled.save(folder)
         meta = read_metadata(folder)

@@ -95,10 +95,11 @@ def _memory(program: Program) -> list[dict[str, Any]]:
         if is_alias(node):
             owner[id(node.output)] = owner.get(id(node.input(0)), node.input(0))
     last: dict[int, int] = {}
+    spans = {i: (s.first, s.last) for s in program.streams for i in range(s.first, s.last + 1)}
     for index, operation in enumerate(program.operations):
         for value in (*operation.step.inputs, *operation.inputs):
             if value is not None:
-                last[id(owner.get(id(value), value))] = index
+                last[id(owner.get(id(value), value))] = spans.get(index, (index, index))[1]
     for port in program.outputs:
         last[id(owner.get(id(port.value), port.value))] = end
     inputs = [last.get(id(p.value), 0) for p in program.inputs]
@@ -107,11 +108,18 @@ def _memory(program: Program) -> list[dict[str, Any]]:
     for index, operation in enumerate(program.operations):
         value = operation.step.output
         place = program.place(value)
+        first, until = spans.get(index, (index, index))
         if place.region == "output":
-            written = min(written, index)
+            written = min(written, first)
         elif place.region == "arena":
             found.append(
-                _block(value.name, place.offset, value.type.bytes, index, last.get(id(value), index))
+                _block(
+                    value.name,
+                    place.offset,
+                    operation.output_bytes,
+                    first,
+                    max(until, last.get(id(value), index)),
+                )
             )
         if operation.workspace is not None:
             size = operation.workspace_bytes
