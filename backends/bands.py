@@ -20,6 +20,7 @@ _ROWWISE = {
     "qcc_quantize_params",
     "qcc_concat_params",
 }
+_FROM_WHOLE = {"qcc_copy_params", "qcc_resize_linear_params"}  # rows of what is read as a whole
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def rowwise(kernel: Kernel, step: Step, call: Call) -> Rowwise | None:
         found = Rowwise(kernel, step, call, values, (window, *same[1:]))
     elif kernel.params_type in _ROWWISE:
         found = Rowwise(kernel, step, call, values, same)
+    elif kernel.params_type in _FROM_WHOLE:
+        found = Rowwise(kernel, step, call, values, (None,) * len(values))
     else:
         return None
     return found if found._parts(0, 1) else None

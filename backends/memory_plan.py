@@ -60,7 +60,7 @@ def plan_memory(buffers: Sequence[Buffer], alignment: int = 16, leads: Leads | N
         lambda i: (-buffers[i].last, -sizes[i]),
         lambda i: (-_pressure(i, sizes, meets), -sizes[i]),
     )
-    orders = [sorted(range(len(buffers)), key=key) for key in keys]
+    orders = [_leading_first(sorted(range(len(buffers)), key=key), leads) for key in keys]
     placed = [_place(order, sizes, meets, leads) for order in orders]
     best = min(range(len(placed)), key=lambda i: _extent(placed[i], sizes))
     offsets = _search(orders[best], placed[best], sizes, meets, leads, bound)
@@ -80,6 +80,21 @@ def alive_bytes(buffers: Sequence[Buffer], sizes: Sequence[int], leads: Leads) -
             shared = [sizes[i] + sizes[j] - max(leads[i, j] + sizes[j], sizes[i]) for i, j in alive]
             found[step] -= min(sizes[over], sum(shared))
     return found
+
+
+def _leading_first(order: Sequence[int], leads: Leads) -> list[int]:
+    """What must begin before another buffer is placed before it: below, there may be no room later."""
+    found: dict[int, None] = {}
+
+    def add(index: int) -> None:
+        for first, second in leads:
+            if second == index and first not in found:
+                add(first)
+        found[index] = None
+
+    for index in order:
+        add(index)
+    return list(found)
 
 
 def _pressure(index: int, sizes: Sequence[int], meets: Sequence[Sequence[int]]) -> int:
