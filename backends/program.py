@@ -182,7 +182,8 @@ def build_program(
         storage.streams = streams
         return storage.plan(target.alignment)[1].arena_bytes
 
-    mode: Streaming = "off" if threads > 1 or (stream == "auto" and not target.semihosting) else stream
+    is_wanted = stream != "auto" or target.semihosting or ram is not None
+    mode: Streaming = stream if threads == 1 and is_wanted else "off"
     chosen = choose_streams(lambda: storage.candidates(target.alignment), arena_bytes, plain, mode, ram)
     storage.streams = chosen
     places, plan, workspaces = storage.plan(target.alignment)
