@@ -40,12 +40,15 @@ class MemoryPlan:
 Leads = Mapping[tuple[int, int], int]
 
 
-def plan_memory(buffers: Sequence[Buffer], alignment: int = 16, leads: Leads | None = None) -> MemoryPlan:
+def plan_memory(
+    buffers: Sequence[Buffer], alignment: int = 16, leads: Leads | None = None, is_draft: bool = False
+) -> MemoryPlan:
     """Offsets, multiples of ``alignment``, such that buffers alive at the same time do not overlap.
 
     But for the pairs of ``leads``: the first overwrites the second while this is read, from its beginning on.
 
-    Greedy first fit in several orders; while the best is above the lower bound, a seeded local search over orders.
+    Greedy first fit in several orders; while the best is above the lower bound, and this is no draft, a seeded local search
+    over orders.
     Deterministic.
     """
     sizes = [-(-b.bytes // alignment) * alignment for b in buffers]
@@ -63,7 +66,7 @@ def plan_memory(buffers: Sequence[Buffer], alignment: int = 16, leads: Leads | N
     orders = [_leading_first(sorted(range(len(buffers)), key=key), leads) for key in keys]
     placed = [_place(order, sizes, meets, leads) for order in orders]
     best = min(range(len(placed)), key=lambda i: _extent(placed[i], sizes))
-    offsets = _search(orders[best], placed[best], sizes, meets, leads, bound)
+    offsets = placed[best] if is_draft else _search(orders[best], placed[best], sizes, meets, leads, bound)
     return MemoryPlan(tuple(offsets), _extent(offsets, sizes), bound)
 
 

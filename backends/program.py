@@ -178,9 +178,9 @@ def build_program(
     storage.place_ports(inputs, outputs)
     plain = storage.plan(target.alignment)[1].arena_bytes
 
-    def arena_bytes(streams: Sequence[Stream]) -> int:
+    def arena_bytes(streams: Sequence[Stream], is_draft: bool) -> int:
         storage.streams = streams
-        return storage.plan(target.alignment)[1].arena_bytes
+        return storage.plan(target.alignment, is_draft)[1].arena_bytes
 
     is_wanted = stream != "auto" or target.semihosting or ram is not None
     mode: Streaming = stream if threads == 1 and is_wanted else "off"
@@ -267,7 +267,9 @@ class _Storage:
             else:
                 self.fixed[id(owner)] = Place("output", port.offset)
 
-    def plan(self, alignment: int) -> tuple[dict[int, Place], MemoryPlan, list[int | None]]:
+    def plan(
+        self, alignment: int, is_draft: bool = False
+    ) -> tuple[dict[int, Place], MemoryPlan, list[int | None]]:
         """Places by id of value, the plan (buffers 0 and 1: blocks of inputs, outputs), workspace offsets."""
         best: tuple[MemoryPlan, dict[int, int], list[int | None]] | None = None
         for exact in (
@@ -277,7 +279,7 @@ class _Storage:
             owner = self._in_place(exact)
             buffers, index = self._buffers(owner)
             spaces = self._add_workspaces(buffers)
-            plan = plan_memory(buffers, alignment, self._leads(owner, index))
+            plan = plan_memory(buffers, alignment, self._leads(owner, index), is_draft)
             if best is None or plan.arena_bytes < best[0].arena_bytes:
                 offsets = {key: plan.offsets[index[id(value)]] for key, value in owner.items()}
                 best = plan, offsets, [None if i is None else plan.offsets[i] for i in spaces]

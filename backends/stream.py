@@ -179,17 +179,17 @@ class Streams:
                 offer(stream.last + 1, here[0] + stream.instructions, (*here[1], stream))
         return best[count]
 
-    def smallest(self, most_instructions: float) -> tuple[Stream, ...]:
-        """Those that make the largest step smallest for at most so many more instructions."""
-        high, low, best = max(self.plain, default=0), 0, ()
+    def ever_smaller(self, most_instructions: float) -> Iterator[tuple[Stream, ...]]:
+        """Those that make the largest step ever smaller, for at most so many more instructions; the last ones, smallest."""
+        high, low = max(self.plain, default=0), 0
         while high - low > max(64, high // 200):
             middle = (low + high) // 2
             found = self.cheapest(middle)
             if found is None or found[0] > most_instructions:
                 low = middle
             else:
-                high, best = middle, found[1]
-        return best
+                high = middle
+                yield found[1]
 
     def _from(self, first: int, limit: int) -> Iterator[Stream]:
         """Those within ``limit`` that begin with step ``first`` and hold a step that is beyond."""
@@ -236,7 +236,7 @@ class Streams:
 
 def choose_streams(
     candidates: Callable[[], Streams],
-    arena_bytes: Callable[[Sequence[Stream]], int],
+    arena_bytes: Callable[[Sequence[Stream], bool], int],
     plain: int,
     mode: Streaming,
     ram: int | None,
@@ -245,7 +245,7 @@ def choose_streams(
 
     ``mode``: "on" makes the arena as small as it gets, "auto" as far as this is nearly free, "off" has none. With ``ram``,
     an arena that fits is left as it is, otherwise the cheapest streams are chosen that make it fit; TargetError where
-    there are none. ``arena_bytes``: what the plan needs with some streams.
+    there are none. ``arena_bytes``: what the plan, or a draft of it, needs with some streams.
     """
     if ram is not None and plain <= ram:
         return ()
@@ -254,21 +254,27 @@ def choose_streams(
             raise _too_large(plain, ram, "allow streams, on one thread")
         return ()
     found = candidates()
+
+    def smallest(most_instructions: float) -> tuple[Stream, ...]:
+        return min(
+            ((), *found.ever_smaller(most_instructions)), key=lambda streams: arena_bytes(streams, True)
+        )
+
     if ram is None:
         most = FREE_SHARE * sum(found.work) if mode == "auto" else inf
-        chosen = found.smallest(most)
-        return chosen if arena_bytes(chosen) < plain else ()
+        chosen = smallest(most)
+        return chosen if arena_bytes(chosen, False) < plain else ()
     limit = ram
     for _ in range(ATTEMPTS):
         cheapest = found.cheapest(limit)
         if cheapest is None:
             break
-        excess = arena_bytes(cheapest[1]) - ram
+        excess = arena_bytes(cheapest[1], False) - ram
         if excess <= 0:
             return cheapest[1]
         limit -= max(excess, ram // 50)  # the plan is above its lower bound
-    chosen = found.smallest(inf)
-    least = min(plain, arena_bytes(chosen))
+    chosen = smallest(inf)
+    least = arena_bytes(chosen, False)
     if least <= ram:
         return chosen
     raise _too_large(least, ram, "choose a smaller model, or a processor with more memory")
