@@ -63,7 +63,9 @@ def plan_memory(
         lambda i: (-buffers[i].last, -sizes[i]),
         lambda i: (-_pressure(i, sizes, meets), -sizes[i]),
     )
-    orders = [_leading_first(sorted(range(len(buffers)), key=key), leads) for key in keys]
+    orders = [sorted(range(len(buffers)), key=key) for key in keys]
+    if leads:
+        orders += [_leading_first(order, leads) for order in orders]
     placed = [_place(order, sizes, meets, leads) for order in orders]
     best = min(range(len(placed)), key=lambda i: _extent(placed[i], sizes))
     offsets = placed[best] if is_draft else _search(orders[best], placed[best], sizes, meets, leads, bound)
