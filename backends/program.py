@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from qcc.backends.bands import rowwise
 from qcc.backends.boundary import with_boundary
@@ -26,6 +27,7 @@ from qcc.ir.errors import TargetError
 from qcc.ir.graph import Graph, Value
 
 PORT_ALIGNMENT = 16  # of each input and output in its block
+Planned = tuple[dict[int, "Place"], MemoryPlan, list[int | None]]  # see _Storage.plan
 
 
 @dataclass(frozen=True)
@@ -176,17 +178,22 @@ def build_program(
     spaces = [bytes_ * max(1, len(sharing.parts)) for bytes_, sharing in zip(apart, sharings, strict=True)]
     storage = _Storage(graph, selections, calls, spaces, input_bytes, output_bytes)
     storage.place_ports(inputs, outputs)
-    plain = storage.plan(target.alignment)[1].arena_bytes
 
-    def arena_bytes(streams: Sequence[Stream], is_draft: bool) -> int:
+    @cache
+    def planned(streams: tuple[Stream, ...], is_draft: bool) -> Planned:
         storage.streams = streams
-        return storage.plan(target.alignment, is_draft)[1].arena_bytes
+        return storage.plan(target.alignment, is_draft)
 
+    plain = planned((), False)[1].arena_bytes
     is_wanted = stream != "auto" or target.semihosting or ram is not None
-    mode: Streaming = stream if threads == 1 and is_wanted else "off"
-    chosen = choose_streams(lambda: storage.candidates(target.alignment), arena_bytes, plain, mode, ram)
-    storage.streams = chosen
-    places, plan, workspaces = storage.plan(target.alignment)
+    chosen = choose_streams(
+        lambda: storage.candidates(target.alignment),
+        lambda streams, is_draft: planned(streams, is_draft)[1].arena_bytes,
+        plain,
+        stream if threads == 1 and is_wanted else "off",
+        ram,
+    )
+    places, plan, workspaces = planned(chosen, False)
     banded = {s.first + i: b for s in chosen for i, b in enumerate(s.banded)}
     operations = tuple(
         Operation(s.step, s.kernel, call, s.refused, s.candidates, workspace, sharing, bytes_, banded.get(i))
@@ -267,9 +274,7 @@ class _Storage:
             else:
                 self.fixed[id(owner)] = Place("output", port.offset)
 
-    def plan(
-        self, alignment: int, is_draft: bool = False
-    ) -> tuple[dict[int, Place], MemoryPlan, list[int | None]]:
+    def plan(self, alignment: int, is_draft: bool = False) -> Planned:
         """Places by id of value, the plan (buffers 0 and 1: blocks of inputs, outputs), workspace offsets."""
         best: tuple[MemoryPlan, dict[int, int], list[int | None]] | None = None
         for exact in (

@@ -40,7 +40,7 @@ class Banded:
     is_whole: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stream:
     """Steps from ``first`` on, computed band after band; ``whole``: whose results steps elsewhere read."""
 
@@ -236,7 +236,7 @@ class Streams:
 
 def choose_streams(
     candidates: Callable[[], Streams],
-    arena_bytes: Callable[[Sequence[Stream], bool], int],
+    arena_bytes: Callable[[tuple[Stream, ...], bool], int],
     plain: int,
     mode: Streaming,
     ram: int | None,
