@@ -20,7 +20,8 @@ _ROWWISE = {
     "qcc_quantize_params",
     "qcc_concat_params",
 }
-_FROM_WHOLE = {"qcc_copy_params", "qcc_resize_linear_params"}  # rows of what is read as a whole
+_COPY = "qcc_copy_params"
+_FROM_WHOLE = {_COPY, "qcc_resize_linear_params"}  # rows of what is read as a whole, as far as params tell
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class Rowwise:
     def part(self, start: int, end: int) -> Part:
         """The call for output rows from ``start``, before ``end``; of the input its params name only what these read."""
         part = self._parts(start, end)[0]
-        reach = self.reaches[0]
+        reach, offset = self.reaches[0], part.params.get("offset")
+        if self.kernel.params_type == _COPY and reach is not None and isinstance(offset, int):
+            return replace(part, params={**part.params, "offset": 0}, inputs=(offset,))
         axis = "input_height" if part.extent[0] == "rows" else "input_width"
         if axis not in part.params or reach is None:
             return part
@@ -106,10 +109,32 @@ def rowwise(kernel: Kernel, step: Step, call: Call) -> Rowwise | None:
     elif kernel.params_type in _ROWWISE:
         found = Rowwise(kernel, step, call, values, same)
     elif kernel.params_type in _FROM_WHOLE:
-        found = Rowwise(kernel, step, call, values, (None,) * len(values))
+        reach = _copied_rows(step, call) if kernel.params_type == _COPY else None
+        found = Rowwise(kernel, step, call, values, (reach,) * len(values))
     else:
         return None
     return found if found._parts(0, 1) else None
+
+
+def _copied_rows(step: Step, call: Call) -> Reach | None:
+    """Of a copy that takes each row of an image from one row, at even distances downwards: which it takes."""
+    input_shape, height = step.inputs[0].type.shape, step.output.type.shape[1]
+    shape, strides, offset = (call.params[name] for name in ("shape", "strides", "offset"))
+    assert isinstance(shape, Sequence)
+    assert isinstance(strides, Sequence)
+    assert isinstance(offset, int)
+    axis = next((k for k, n in enumerate(shape) if n > 1), len(shape) - 1)
+    each, rest = divmod(shape[axis], height)  # of the outer axis, in a row of the output
+    if len(input_shape) != 4 or input_shape[0] != 1 or rest:
+        return None
+    row = input_shape[2] * input_shape[3]
+    spans = [(n - 1) * by for n, by in zip((each, *shape[axis + 1 :]), strides[axis:], strict=True)]
+    low = offset % row + sum(span for span in spans if span < 0)
+    high = offset % row + sum(span for span in spans if span > 0)
+    down, across = divmod(each * strides[axis], row)
+    if low < 0 or high >= row or across or down < 1:
+        return None
+    return Reach(input_shape[1], down, -(offset // row))
 
 
 @dataclass(frozen=True)

@@ -318,7 +318,10 @@ class _Storage:
             for s, c in zip(self.selections, self.calls, strict=True)
         ]
         work = [
-            step_instructions(sum(n.op.macs(n.signature) for n in s.step.nodes), s.step.output.type.elements)
+            step_instructions(
+                sum(n.op.macs(n.signature) for n in s.step.nodes),
+                s.step.output.type.elements,
+            )
             for s in self.selections
         ]
         return Streams(steps, work, reads, self.graph.outputs, self.root, measure)

@@ -23,7 +23,7 @@ from qcc.ir import interpreter
 from qcc.ir.errors import QccError, TargetError
 from qcc.ir.graph import Graph, Value
 from qcc.ir.ops.pool import MaxPool2d
-from qcc.ir.ops.rearrange import Concat
+from qcc.ir.ops.rearrange import Concat, Slice
 from qcc.ir.types import DType, TensorType
 from qcc.options import CompileOptions
 
@@ -54,7 +54,9 @@ def mixed(integer_graph: Nets, seed: int) -> Any:
     )
     strided = layer(net, pooled, "strided", 12, (1, 1), strides=(2, 2))
     joined = net.builder.emit(Concat(3), pooled, pooled, name="joined", qparams=pooled.type.qparams)
-    last = layer(net, joined, "last", 4, (2, 2), dilations=(2, 1))
+    steps = {"axes": (1, 2), "starts": (1, 0), "ends": (joined.type.shape[1], 5), "steps": (2, 1)}
+    thin = net.builder.emit(Slice(**steps), joined, name="thin", qparams=pooled.type.qparams)
+    last = layer(net, thin, "last", 4, (2, 2), dilations=(1, 1))
     for value in (last, strided):
         net.output(value)
     return net
