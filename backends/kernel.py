@@ -74,9 +74,9 @@ class Part:
         return self.extent[2] - self.extent[1]
 
 
-Split = Callable[
-    [Step, Call, int], tuple[Part, ...]
-]  # into at most so many parts; no parts where it cannot be
+# Ranges of an extent, that begin at multiples of a grain.
+Cut = Callable[[int, int], list[tuple[int, int]]]
+Split = Callable[[Step, Call, Cut], tuple[Part, ...]]  # no parts where it cannot be
 
 
 @dataclass(frozen=True)

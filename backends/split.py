@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import prod
 
-from qcc.backends.kernel import Call, Kernel, Part, Split, Step
+from qcc.backends.kernel import Call, Cut, Kernel, Part, Split, Step
 
 GRAIN = 64  # elements: flat ranges begin at whole vectors and cache lines
 # Elements from output pixel to pixel: a kernel with this field can write some channels of each.
@@ -19,12 +19,21 @@ def parts_of(kernel: Kernel, step: Step, call: Call, threads: int) -> tuple[Part
     Where rows and channels are as even, rows win, though all threads then read all weights: for ResNet-50, channels
     were 1 % slower, as each thread reads, and where there is padding copies, the whole input.
     """
-    ways = (kernel.split,) if kernel.split else FAMILIES.get(kernel.params_type, ())
+    ways = family_of(kernel)
     if kernel.channel_block:
         ways = (*ways, split_channels(kernel.channel_block))
-    found = [split(step, call, threads) for split in ways]
+
+    def evenly(extent: int, grain: int) -> list[tuple[int, int]]:
+        return ranges(extent, threads, grain)
+
+    found = [split(step, call, evenly) for split in ways]
     useful = [parts for parts in found if len(parts) > 1 and _keeps_in_place(kernel, step, call, parts)]
     return min(useful, key=largest_share, default=())
+
+
+def family_of(kernel: Kernel) -> tuple[Split, ...]:
+    """The ways to split the calls of ``kernel``, without those of its row of the table."""
+    return (kernel.split,) if kernel.split else FAMILIES.get(kernel.params_type, ())
 
 
 def largest_share(parts: tuple[Part, ...]) -> float:
@@ -53,7 +62,7 @@ def ranges(extent: int, threads: int, grain: int = 1) -> list[tuple[int, int]]:
 
 
 # ---------------------------------------------------------------- windows: convolution, pooling
-def split_window(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_window(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """Rows of one image; pixels where the kernel sees one at a time, and columns of an image one row high."""
     params = _integers(call)
     if params["batch"] != 1:
@@ -64,16 +73,16 @@ def split_window(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
             for side in ("input", "output")
             for axis, size in (("height", 1), ("width", params[f"{side}_height"] * params[f"{side}_width"]))
         }
-        return _window(call, params | flat, "width", threads, "pixels")
+        return _window(call, params | flat, "width", cut, "pixels")
     if params["input_height"] == params["output_height"] == 1:
-        return _window(call, params, "width", threads, "columns")
-    return _window(call, params, "height", threads, "rows")
+        return _window(call, params, "width", cut, "columns")
+    return _window(call, params, "height", cut, "rows")
 
 
-def split_window_rows(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_window_rows(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """Rows of one image, of kernels whose workspace holds some rows of it."""
     params = _integers(call)
-    return _window(call, params, "height", threads, "rows") if params["batch"] == 1 else ()
+    return _window(call, params, "height", cut, "rows") if params["batch"] == 1 else ()
 
 
 def _is_pointwise(params: Mapping[str, int]) -> bool:
@@ -86,7 +95,7 @@ def _is_pointwise(params: Mapping[str, int]) -> bool:
     )
 
 
-def _window(call: Call, params: Mapping[str, int], axis: str, threads: int, what: str) -> tuple[Part, ...]:
+def _window(call: Call, params: Mapping[str, int], axis: str, cut: Cut, what: str) -> tuple[Part, ...]:
     """Parts along ``axis``; the other axis is whole, or 1 where the axis is "width"."""
     pad = "pad_top" if axis == "height" else "pad_left"
     width = (params["input_width"], params["output_width"]) if axis == "height" else (1, 1)
@@ -96,7 +105,7 @@ def _window(call: Call, params: Mapping[str, int], axis: str, threads: int, what
         for side, columns in zip(("input", "output"), width, strict=True)
     )
     parts = []
-    for start, end in ranges(params[f"output_{axis}"], threads):
+    for start, end in cut(params[f"output_{axis}"], 1):
         first = start * params[f"stride_{axis}"] - params[pad]
         if first >= params[f"input_{axis}"]:  # a part that sees padding only
             return ()
@@ -119,7 +128,7 @@ def _window(call: Call, params: Mapping[str, int], axis: str, threads: int, what
     return tuple(parts)
 
 
-def split_resize(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_resize(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """Rows of the output; each names the two rows of the input that it mixes."""
     params = _integers(call)
     if params["batch"] != 1:
@@ -133,7 +142,7 @@ def split_resize(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
             {"rows": 2 * start, "row_weights": start},
             ("rows", start, end),
         )
-        for start, end in ranges(params["output_height"], threads)
+        for start, end in cut(params["output_height"], 1)
     )
 
 
@@ -141,7 +150,7 @@ def split_resize(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
 def split_channels(block: int) -> Split:
     """Output channels in whole blocks, of kernels whose constants are packed in such blocks."""
 
-    def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    def split(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
         params = _integers(call)
         pixels = prod(params.get(name, 1) for name in ("batch", "rows", "output_height", "output_width"))
         if params.get("groups", 1) != 1 or (pixels != 1 and OUTPUT_STEP not in params):
@@ -160,22 +169,22 @@ def split_channels(block: int) -> Split:
                 },
                 ("channels", start, end),
             )
-            for start, end in ranges(params["output_channels"], threads, block)
+            for start, end in cut(params["output_channels"], block)
         )
 
     return split
 
 
-def split_vectors(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_vectors(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """Output channels in blocks of ``vectors`` registers of 16."""
-    return split_channels(16 * _integers(call)["vectors"])(step, call, threads)
+    return split_channels(16 * _integers(call)["vectors"])(step, call, cut)
 
 
 # ---------------------------------------------------------------- flat ranges and outer axes
 def split_rows(rows: str, *inner: str) -> Split:
     """The count ``rows`` of runs of the product of ``inner`` elements, the same in all operands and the output."""
 
-    def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    def split(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
         params = _integers(call)
         run = prod(params[name] for name in inner)
         grain = GRAIN if run == 1 else 1
@@ -187,13 +196,13 @@ def split_rows(rows: str, *inner: str) -> Split:
                 {},
                 ("elements" if run == 1 else "rows", start, end),
             )
-            for start, end in ranges(params[rows], threads, grain)
+            for start, end in cut(params[rows], grain)
         )
 
     return split
 
 
-def split_dense(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_dense(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """Rows, which differ in length between input and output."""
     params = _integers(call)
     return tuple(
@@ -204,14 +213,14 @@ def split_dense(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
             {},
             ("rows", start, end),
         )
-        for start, end in ranges(params["rows"], threads)
+        for start, end in cut(params["rows"], 1)
     )
 
 
 def split_binary(count: str, strides: tuple[str, str], constant: str) -> Split:
     """The outermost axis of ``count`` that is no 1; ``constant`` stands for an operand that is not passed."""
 
-    def split(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+    def split(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
         extents = _sequence(call, count)
         axis = next((k for k, n in enumerate(extents) if n > 1), len(extents) - 1)
         inner = prod(extents[axis + 1 :])
@@ -220,7 +229,7 @@ def split_binary(count: str, strides: tuple[str, str], constant: str) -> Split:
             return ()
         passed = step.inputs if call.inputs is None else call.inputs
         parts = []
-        for start, end in ranges(extents[axis], threads, GRAIN if inner == 1 else 1):
+        for start, end in cut(extents[axis], GRAIN if inner == 1 else 1):
             moved = [start * by for by in steps]
             constants = {}
             if call.constants.get(constant) is not None:
@@ -240,7 +249,7 @@ def split_binary(count: str, strides: tuple[str, str], constant: str) -> Split:
     return split
 
 
-def split_copy(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_copy(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """The outermost axis of the output that is no 1."""
     shape, strides = _sequence(call, "shape"), _sequence(call, "strides")
     axis = next((k for k, n in enumerate(shape) if n > 1), len(shape) - 1)
@@ -257,11 +266,11 @@ def split_copy(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
             {},
             ("rows", start, end),
         )
-        for start, end in ranges(shape[axis], threads)
+        for start, end in cut(shape[axis], 1)
     )
 
 
-def split_concat(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
+def split_concat(step: Step, call: Call, cut: Cut) -> tuple[Part, ...]:
     """Blocks: each takes a run of every operand."""
     lengths = call.constants["block_bytes"]
     if call.constants["constant"] is not None or lengths is None:
@@ -276,7 +285,7 @@ def split_concat(step: Step, call: Call, threads: int) -> tuple[Part, ...]:
             {},
             ("rows", start, end),
         )
-        for start, end in ranges(_integers(call)["blocks"], threads)
+        for start, end in cut(_integers(call)["blocks"], 1)
     )
 
 
@@ -308,6 +317,7 @@ _count = split_rows("count")
 FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_avx2_conv2d_params": (split_window_rows,),
     "qcc_neon_conv2d_params": (split_window,),
+    "qcc_dsp_conv2d_params": (split_window_rows,),
     "qcc_conv2d_params": (split_window,),
     "qcc_f32_conv2d_params": (split_window,),
     "qcc_avx512_conv_params": (split_window, split_vectors),

@@ -39,6 +39,7 @@ from qcc.backends.c.build import run_program
 from qcc.backends.c.image import disassemble, measure
 from qcc.backends.c.names import short_names
 from qcc.backends.c.run import build_main, read_metadata
+from qcc.backends.stream import STREAMING, Streaming
 from qcc.backends.target import TARGETS, Target
 from qcc.backends.targets import availability, find_target
 from qcc.ir.errors import QccError
@@ -58,6 +59,9 @@ SYSTEM = ("qemu-aarch64", "qemu-arm", "qemu-system-arm")  # emulators that take 
     metavar="FOLDER",
     help="Made by install_peers.py, with and without --arm: count its engines too (default: $QCC_PEERS).",
 )
+@click.option(
+    "--stream", type=click.Choice(STREAMING), default="auto", show_default=True, help="See qcc compile."
+)
 @click.option("--layers", is_flag=True, help="Print every layer.")
 @click.option("--top", default=0, metavar="N", help="Print the N hottest functions and mnemonics.")
 @click.option("--mca", is_flag=True, help="Estimate the cycles of hot loops with llvm-mca, a static model.")
@@ -66,7 +70,7 @@ SYSTEM = ("qemu-aarch64", "qemu-arm", "qemu-system-arm")  # emulators that take 
     "--json", "json_file", type=click.Path(path_type=Path), metavar="PATH", help="Write all figures."
 )
 def main(
-    models: str, targets: str | None, peers_folder: Path | None, layers: bool, top: int, mca: bool,
+    models: str, targets: str | None, peers_folder: Path | None, stream: Streaming, layers: bool, top: int, mca: bool,
     folder: Path | None, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Compile each model for each target and count."""
@@ -84,7 +88,7 @@ def main(
             for target in chosen:
                 status.update(f"{name} for {target.name}")
                 kept = folder / "arm" / target.name / name
-                row = count(name, entry, target, plugin, kept, tool)
+                row = count(name, entry, target, plugin, kept, tool, stream)
                 if peers is not None and target.runner[0] == "qemu-aarch64":
                     status.update(f"{name} for {target.name}: other engines")
                     row.peers = peers.count(Case.make(name, entry, folder), target, kept / "build")
@@ -110,13 +114,24 @@ def arm_targets() -> list[Target]:
 
 
 def count(
-    name: str, entry: seeded_models.Entry, target: Target, plugin: Path, folder: Path, mca: str | None = None
+    name: str,
+    entry: seeded_models.Entry,
+    target: Target,
+    plugin: Path,
+    folder: Path,
+    mca: str | None = None,
+    stream: Streaming = "auto",
 ) -> Row:
     """Compile, run and look at one library, which ``folder`` keeps; ``mca``: the program, for targets with A64 vectors."""
     row = Row(name, target.name)
     try:
         compiled = qcc.compile(
-            entry.model, target.name, calibration=entry.calib, name=name, warn=lambda message: None
+            entry.model,
+            target.name,
+            calibration=entry.calib,
+            name=name,
+            stream=stream,
+            warn=lambda message: None,
         )
         compiled.save(folder)
         meta = read_metadata(folder)

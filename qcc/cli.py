@@ -17,6 +17,7 @@ from qcc.backends.c.build import build_archive
 from qcc.backends.c.emit import check_replaceable
 from qcc.backends.c.layouts import LAYOUTS
 from qcc.backends.c.weights import FORMS
+from qcc.backends.stream import STREAMING
 from qcc.backends.targets import Availability, availability, find_target
 from qcc.cli_base import (
     Commands,
@@ -140,6 +141,17 @@ def main() -> None:
     default=CompileOptions.threads,
     show_default=True,
     help="Threads that share each inference, where that is faster.",
+)
+@click.option(
+    "--stream",
+    type=click.Choice(STREAMING),
+    default=CompileOptions.stream,
+    show_default=True,
+    help="Steps in bands of rows, so that large results are never whole: on for the smallest arena; auto where a"
+    " bare-metal target gets a smaller one at little cost.",
+)
+@click.option(
+    "--ram", type=click.IntRange(1), metavar="BYTES", help="Most bytes of the arena: streams to fit."
 )
 @tune_option
 @tune_file_option

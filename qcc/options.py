@@ -9,6 +9,7 @@ from typing import Literal
 
 from qcc.backends.c.layouts import LAYOUTS, Layout
 from qcc.backends.c.weights import FORMS, Form
+from qcc.backends.stream import STREAMING, Streaming
 from qcc.ir.errors import QccError
 from qcc.ir.qspec import QSpec
 
@@ -28,6 +29,9 @@ class CompileOptions:
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``layout``: the build system that takes the folder, besides CMake: one of LAYOUTS.
+    ``stream``: steps computed in bands of rows, so that their results are never whole: "on" for the smallest arena, "auto"
+    where a bare-metal target gets a smaller one at little cost, or "off". ``ram``: the most bytes the arena may take: steps
+    are streamed as far as needed.
     ``no_float``: the program computes with integers only; what cannot is an error.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
@@ -48,6 +52,8 @@ class CompileOptions:
     weights: Form = "auto"
     threads: int = 1
     layout: Layout = "cmake"
+    stream: Streaming = "auto"
+    ram: int | None = None
     no_float: bool = False
     strict: bool = False
     vectors: int = 2
@@ -66,6 +72,7 @@ class CompileOptions:
             ("io", self.io, ("int8", "float")),
             ("weights", self.weights, FORMS),
             ("layout", self.layout, LAYOUTS),
+            ("stream", self.stream, STREAMING),
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")

@@ -90,10 +90,11 @@ def _memory(program: Program) -> list[dict[str, Any]]:
     """Who occupies which bytes of the arena from step ``first`` to step ``last``, both included."""
     end = len(program.operations) - 1
     last: dict[int, int] = {}
+    spans = {i: (s.first, s.last) for s in program.streams for i in range(s.first, s.last + 1)}
     for index, operation in enumerate(program.operations):
         for value in (*operation.step.inputs, *operation.inputs):
             if value is not None:
-                last[id(program.owner(value))] = index
+                last[id(program.owner(value))] = spans.get(index, (index, index))[1]
     for port in program.outputs:
         last[id(program.owner(port.value))] = end
     inputs = [last.get(id(p.value), 0) for p in program.inputs]
@@ -103,12 +104,19 @@ def _memory(program: Program) -> list[dict[str, Any]]:
     for index, operation in enumerate(program.operations):
         value = program.owner(operation.step.output)
         place = program.place(value)
+        first, until = spans.get(index, (index, index))
         if place.region == "output":
-            written = min(written, index)
+            written = min(written, first)
         elif place.region == "arena" and id(value) not in seen:  # else another part of it came first
             seen.add(id(value))
             found.append(
-                _block(value.name, place.offset, value.type.bytes, index, last.get(id(value), index))
+                _block(
+                    value.name,
+                    place.offset,
+                    operation.output_bytes if value is operation.step.output else value.type.bytes,
+                    first,
+                    max(until, last.get(id(value), index)),
+                )
             )
         if operation.workspace is not None:
             size = operation.workspace_bytes

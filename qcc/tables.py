@@ -83,6 +83,8 @@ def footprint(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
     """Flash, RAM and, where the library was measured, stack; of a report or the record of a library."""
     measured = report.get("footprint")
     arena = f"arena {size(report['arena_bytes'])}; lower bound {size(report['arena_lower_bound_bytes'])}"
+    if "streams" in report:
+        arena += f"; {size(report['arena_unstreamed_bytes'])} without streams"
     constants = f"{size(report['constant_bytes'])} of constants"
     if not measured:
         return [("flash", constants), ("RAM", arena)]

@@ -16,8 +16,13 @@ def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
 
     Of a program for more than one thread, also ``threads`` (those of use), and for each layer its ``parts`` (what, from,
     to) or why it has none (``one_thread``). The ``output`` of a layer that lies in the result of a concatenation (``joined``)
-    spans ``span_bytes``, its pixels ``step`` elements apart.
+    spans ``span_bytes``, its pixels ``step`` elements apart. Of one with streams, the arena without them, ``streams`` (first
+    and last layer, bands), and for each of their layers ``held_bytes`` and whether the result is ever ``whole``.
     """
+    streams: dict[str, Any] = {}
+    if program.streams:
+        found = [{"first": s.first, "last": s.last, "bands": s.schedule.bands} for s in program.streams]
+        streams = {"arena_unstreamed_bytes": program.unstreamed_bytes, "streams": found}
     threads = {"threads": program.parts} if program.threads > 1 else {}
     return {
         "name": program.name,
@@ -25,6 +30,7 @@ def metadata_of(program: Program, constant_bytes: int) -> dict[str, Any]:
         **threads,
         "arena_bytes": program.plan.arena_bytes,
         "arena_lower_bound_bytes": program.plan.lower_bound_bytes,
+        **streams,
         "arena_align": program.target.alignment,
         "constant_bytes": constant_bytes,
         "macs": sum(op.macs for op in program.operations),
@@ -64,6 +70,7 @@ def _layer(operation: Operation, program: Program) -> dict[str, Any]:
         "constant_bytes": sum(a.nbytes for a in call.constants.values() if a is not None),
         "workspace_bytes": operation.workspace_bytes,
         **(parts if program.threads > 1 else {}),
+        **({"held_bytes": operation.output_bytes, "whole": operation.is_whole} if operation.banded else {}),
     }
 
 

@@ -237,6 +237,8 @@ def load_traced(folder: Path, target: Target, build_folder: Path | None = None) 
     path = build_batch(folder, target, meta, build_folder or folder / "build" / "trace", trace=True)
     ports, end = [], 0
     for layer in meta["layers"]:
+        if not layer.get("whole", True):  # a step in bands of rows, which has nothing to show
+            continue
         output = layer["output"]
         ports.append({"name": layer["name"], "offset": end, **output})
         end += output.get("span_bytes", output["bytes"])

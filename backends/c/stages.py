@@ -1,4 +1,4 @@
-"""What the templates print of a program made for threads: the parts of its steps, and the stages these are done in."""
+"""What the templates print of calls in parts: for threads, with the stages these are done in, and for bands of rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from qcc.backends.c.names import LINE, Names, c_number
 from qcc.backends.kernel import Part
+from qcc.backends.stream import Banded
 
 _FIELDS_INDENT = 6
 
@@ -43,32 +44,106 @@ def stages(steps: Iterable[tuple[int, str, str]], copies: Sequence[str]) -> list
     return found
 
 
-def params_lines(parts: Sequence[Part]) -> list[str]:
-    """An initializer of an array of params structs: their fields in a comment, then one for each part."""
+def params_lines(parts: Sequence[Part], comments: Sequence[str] | None = None) -> list[str]:
+    """An initializer of an array of params structs: their fields in a comment, then one for each part.
+
+    ``comments``: behind each; by default, what the part computes.
+    """
     names = ", ".join(parts[0].params)
     lines = _filled(f"/* {names} */", LINE - _FIELDS_INDENT, "   ")
-    for part in parts:
-        what, start, end = part.extent
+    for comment, part in zip(comments or [_extent(part) for part in parts], parts, strict=True):
         values = ", ".join(c_field(value) for value in part.params.values())
-        lines += _filled(f"{{{values}}}, /* {what} {start} to {end - 1} */", LINE - _FIELDS_INDENT, " ")
+        lines += _filled(f"{{{values}}}, /* {comment} */", LINE - _FIELDS_INDENT, " ")
     return lines
 
 
-class Offsets:
-    """Tables of what each part adds to a pointer, named after it; pointers that stay have none."""
+def _extent(part: Part) -> str:
+    what, start, end = part.extent
+    return f"{what} {start} to {end - 1}"
 
-    def __init__(self, scope: Names) -> None:
-        self.scope = scope
+
+class Offsets:
+    """Tables of what each part adds to a pointer, named after it; pointers that stay have none.
+
+    ``index``: the C variable that tells parts apart; ``used``: whether there is such a part (default: all).
+    """
+
+    def __init__(self, scope: Names, index: str = "part", used: Sequence[bool] | None = None) -> None:
+        self.scope, self.index, self.used = scope, index, used
         self.lines: list[str] = []
 
     def moved(self, pointer: str, offsets: Sequence[int], name: str) -> str:
         """The expression of ``pointer`` for a part."""
-        if not any(offsets):
-            return pointer
-        table = self.scope.make(f"{name}_at")
-        head = f"static const int32_t {table}[] = {{"
-        self.lines += _filled(head + ", ".join(map(str, offsets)) + "};", LINE - 2, "    ")
-        return f"{pointer} + {table}[part]"
+        used = self.used or [True] * len(offsets)
+        offset = self.number([o if u else None for o, u in zip(offsets, used, strict=True)], f"{name}_at")
+        return pointer if offset == "0" else f"{pointer} + {offset}"
+
+    def number(self, numbers: Sequence[int | None], name: str) -> str:
+        """The expression of one number for each part, None where it does not matter."""
+        known = [(i, n) for i, n in enumerate(numbers) if n is not None]
+        values = {n for _, n in known}
+        if len(values) <= 1:
+            return str(values.pop() if values else 0)
+        each = known[-1][1] // known[-1][0]
+        if self.index == "band" and all(n == i * each for i, n in known):
+            return f"band * {each}"
+        table, last, filled = self.scope.make(name), known[0][1], []
+        for number in numbers:
+            last = last if number is None else number
+            filled.append(last)
+        c_type = "int32_t" if self.index == "part" else _narrowest(filled)
+        head = f"static const {c_type} {table}[] = {{"
+        self.lines += _filled(head + ", ".join(map(str, filled)) + "};", LINE - 2, "    ")
+        return f"{table}[{self.index}]"
+
+
+def _narrowest(numbers: Sequence[int]) -> str:
+    """The C type of a table."""
+    if min(numbers) < 0:
+        return "int8_t" if max(numbers) < 128 else "int32_t"
+    return next((f"uint{bits}_t" for bits in (8, 16) if max(numbers) < 1 << bits), "int32_t")
+
+
+class BandedCall:
+    """A step in bands: ``parts``, one for each band; that of a band without rows means nothing.
+
+    ``params``: the expression of the params of a band; ``params_lines``: their table, equal ones once; ``before``: C
+    statements before the call; ``offsets``: of the pointers.
+    """
+
+    def __init__(self, banded: Banded, scope: Names) -> None:
+        known = [part for part in banded.parts if part is not None]
+        self.parts = [part or known[0] for part in banded.parts]
+        used = [part is not None for part in banded.parts]
+        self.offsets = Offsets(scope, "band", used)
+        bands: dict[str, list[int]] = {}
+        for band, part in enumerate(banded.parts):
+            if part is not None:
+                bands.setdefault(repr(part.params), []).append(band)
+        order = list(bands)
+        comments = [f"band{'s' if len(found) > 1 else ''} {_spans(found)}" for found in bands.values()]
+        self.params_lines = params_lines([self.parts[found[0]] for found in bands.values()], comments)
+        each = [-1 if part is None else order.index(repr(part.params)) for part in banded.parts]
+        variant = self.offsets.number(each, "variant")
+        self.params = "params" if variant == "0" else f"&params[{variant}]"
+        self.before = [f"if ({variant} < 0) {{", "  return; /* no rows */", "}"] if -1 in each else []
+        if any(kept for _, kept in banded.moves):
+            dropped = self.offsets.number([move[0] if move[1] else None for move in banded.moves], "dropped")
+            kept = self.offsets.number(
+                [move[1] if u else None for move, u in zip(banded.moves, used, strict=True)], "kept"
+            )
+            self.before.append(f"keep_rows(output, {dropped}, {kept});")
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """``0, 2 to 5``."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in found)
 
 
 def c_field(value: int | float | Sequence[int]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, common_folder, short_names
-from qcc.backends.c.stages import Offsets, c_field, params_lines, stages
+from qcc.backends.c.stages import BandedCall, Offsets, c_field, params_lines, stages
 from qcc.backends.c.weights import Constants
 from qcc.backends.parallel import is_long
 from qcc.backends.program import Operation, Port, Program
@@ -34,6 +34,9 @@ class Views:
             self._blocks["output"] = "output"
         self._folder = c_comment(common_folder([op.step.output.name for op in program.operations]))
         self._short = short_names([op.step.output.name for op in program.operations])
+        self._rows = {
+            id(op.step.output): f"{_rows_held(op)} rows of " for op in program.operations if not op.is_whole
+        }
         for operation in program.operations:
             joined = program.joined.get(id(operation.step.output))
             if joined is not None:
@@ -76,7 +79,10 @@ class Views:
                 "arena": "arena" in self._used,
                 "blocks": [block for region, block in self._blocks.items() if region in self._used],
             },
-            "body": [op["invocation"] for op in self.operations] + self.copies,
+            "body": self._body(),
+            "keeps_rows": any(
+                line.startswith("keep_rows") for op in self.operations for line in op["before"]
+            ),
             "threads": program.threads,
             "parts": program.parts,
             "stages": self.stages,
@@ -91,13 +97,33 @@ class Views:
         comments = [self._shortened(line) for line in operation["comments"]]
         return {"title": self._shortened(operation["title"]), "comments": comments}
 
+    def _body(self) -> list[str]:
+        """Statements of NAME_run: steps in order, those of a stream in a loop over its bands."""
+        begins = {stream.first: stream for stream in self.program.streams}
+        lines, after = [], -1
+        for index, operation in enumerate(self.operations):
+            stream = begins.get(index)
+            if stream is not None:
+                after = stream.last
+                lines.append(f"for (int32_t band = 0; band < {stream.schedule.bands}; ++band) {{")
+            lines.append(operation["invocation"])
+            if index <= after:
+                lines[-1] = "  " + lines[-1].replace("\n", "\n  ")
+            if index == after:
+                lines.append("}")
+                first = next(s.first for s in self.program.streams if s.last == index)
+                lines += [op["after"] for op in self.operations[first : index + 1]]
+        return lines + self.copies
+
     # ------------------------------------------------------------------ memory
     def _reserve(self, value: Value) -> None:
         place = self.program.place(value)
         if place.region == "arena" and id(value) not in self._offset_names:
             name = self._at.make(self._short_name(value.name))
             self._offset_names[id(value)] = name
-            comment = c_comment(f"{value.name}: {shape_text(value.type)}{_joined_text(self.program, value)}")
+            rows = self._rows.get(id(value), "")
+            joined = _joined_text(self.program, value)
+            comment = c_comment(f"{value.name}: {rows}{shape_text(value.type)}{joined}")
             self.offsets.append({"name": name, "value": place.offset, "comment": comment})
 
     def _short_name(self, name: str) -> str:
@@ -155,26 +181,29 @@ class Views:
 
     # ------------------------------------------------------------------ operations
     def _operation(self, index: int, operation: Operation) -> dict[str, Any]:
-        step, call, kernel, parts = operation.step, operation.call, operation.kernel, operation.parts
+        step, call, kernel = operation.step, operation.call, operation.kernel
+        which = "part" if operation.parts else "band" if operation.banded else ""
         scope = Names()
-        offsets = Offsets(scope)
-        for name in ("params", "output", "workspace", "inputs", *(("part",) if parts else ())):
+        for name in ("params", "output", "workspace", "inputs", *((which,) if which else ())):
             scope.make(name)
+        banded = BandedCall(operation.banded, scope) if operation.banded else None
+        offsets = banded.offsets if banded else Offsets(scope)
+        parts = banded.parts if banded else operation.parts
         inputs = [(scope.make(_operand_name(operation, v)) if v else "NULL", v) for v in operation.inputs]
-        parameters = ["int32_t part"] if parts else []
+        parameters = [f"int32_t {which}"] if which else []
         parameters += [f"const {C_TYPES[v.type.dtype.value]} *{name}" for name, v in inputs if v]
         parameters.append(f"{C_TYPES[step.output.type.dtype.value]} *output")
-        passed = ["part"] if parts else []
+        passed = [which] if which else []
         passed += [self._pointer(v, "const ") for _, v in inputs if v]
         passed.append(self._pointer(step.output, ""))
         joined = self.program.joined.get(id(step.output))
-        span = joined.span(step.output) if joined else step.output.type.bytes
-        after = f"QCC_AFTER_STEP({index}, {passed[-1]}, {span});"
+        size = joined.span(step.output) if joined else step.output.type.bytes if operation.is_whole else 0
+        after = f"QCC_AFTER_STEP({index}, {passed[-1]}, {size});"
         pointers = [
             offsets.moved(name, [part.inputs[i] for part in parts], name)
             for i, (name, _) in enumerate(inputs)
         ]
-        arguments = ["&params[part]" if parts else "&params"]
+        arguments = [banded.params if banded else "&params[part]" if parts else "&params"]
         arguments += ["inputs"] if kernel.variadic else pointers
         for what, array in call.constants.items():
             moves = [part.constants.get(what, 0) for part in parts]
@@ -195,8 +224,10 @@ class Views:
             "params_type": kernel.params_type,
             "fields": fields,
             "pads": [" " * (min(width, 40) - len(value)) for value, _ in fields],
-            "parts": len(parts),
-            "params_lines": params_lines(parts) if parts else [],
+            "parts": len(operation.parts),
+            "is_banded": banded is not None,
+            "params_lines": banded.params_lines if banded else params_lines(parts) if parts else [],
+            "before": banded.before if banded else [],
             "offset_lines": offsets.lines,
             "pointers": ", ".join(pointers) if kernel.variadic else "",
             "call": call_lines(kernel.symbol, arguments),
@@ -230,6 +261,12 @@ class Views:
                 (f"{prefix}_ZERO_POINT", f"({zero_point})" if zero_point < 0 else str(zero_point), "")
             )
         return {"comment": c_comment(f"{port.name}: {shape_text(type_)}"), "macros": macros}
+
+
+def _rows_held(operation: Operation) -> int:
+    """Rows in the buffer of a result that is never whole."""
+    type_ = operation.step.output.type
+    return operation.output_bytes * type_.shape[1] // type_.bytes
 
 
 def shape_text(type_: TensorType) -> str:
@@ -271,7 +308,9 @@ def _joined_text(program: Program, value: Value, with_step: bool = False) -> str
     joined = program.joined.get(id(value))
     if joined is None:
         return ""
-    apart = f", pixels {joined.step * value.type.dtype.bytes} bytes apart" if joined.step and with_step else ""
+    apart = (
+        f", pixels {joined.step * value.type.dtype.bytes} bytes apart" if joined.step and with_step else ""
+    )
     return f", in {joined.whole.name}{apart}"
 
 
@@ -283,6 +322,8 @@ def _description(program: Program, operation: Operation) -> list[str]:
     if operation.macs:
         size = sum(a.nbytes for a in operation.call.constants.values() if a is not None)
         lines.append(f"{operation.macs} MACs, {size} bytes of constants")
+    if operation.banded is not None:
+        lines.append(f"in {len(operation.banded.parts)} bands of rows")
     if step.root.location is not None and step.root.location.node:
         lines.append(f"from node {step.root.location.node}")
     return [c_comment(line) for line in lines]

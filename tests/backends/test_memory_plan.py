@@ -73,3 +73,27 @@ def test_search_reaches_the_bound_where_greedy_orders_do_not() -> None:
 
 def test_plan_of_nothing_is_empty() -> None:
     assert plan_memory([]) == MemoryPlan((), 0, 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=2, max_size=8),
+    st.sampled_from([1, 16]),
+)
+def test_a_buffer_that_leads_overwrites_no_more(chain: list[tuple[int, int]], alignment: int) -> None:
+    """Each buffer of a chain is written over the one before it, at least so many bytes ahead."""
+    buffers = [Buffer(f"b{i}", size, i, i + 1) for i, (size, _) in enumerate(chain)]
+    leads = {(i + 1, i): min(ahead, buffers[i + 1].bytes) for i, (_, ahead) in enumerate(chain[:-1])}
+    plan = plan_memory(buffers, alignment, leads, is_draft=True)
+    assert all(offset % alignment == 0 for offset in plan.offsets)
+    for (over, under), ahead in leads.items():
+        below, above = plan.offsets[over], plan.offsets[under]
+        assert below + ahead <= above or below >= above + buffers[under].bytes
+    assert max(o + b.bytes for o, b in zip(plan.offsets, buffers, strict=True)) <= plan.arena_bytes
+    assert max(b.bytes for b in buffers) <= plan.lower_bound_bytes <= plan.arena_bytes
+
+
+def test_one_buffer_over_another() -> None:
+    """The second begins 8 bytes before the first."""
+    buffers = [Buffer("read", 96, 0, 1), Buffer("written", 64, 1, 2)]
+    plan = plan_memory(buffers, 8, {(1, 0): 8})
+    assert plan == MemoryPlan((8, 0), 104, 104)
