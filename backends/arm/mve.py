@@ -23,8 +23,8 @@ from qcc.backends.arm.cortex_m import (
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, skip_operand
 from qcc.backends.scalar.lowering import requantize_constants, zero_point
+from qcc.backends.scalar.sums import accepts_sum, sum_window
 from qcc.backends.scalar.window import lower_s8_avg_pool2d
-from qcc.backends.x86 import pooling
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 
@@ -154,7 +154,7 @@ def accepts_shifts(step: Step) -> str | None:
 
 def accepts_reduce(step: Step) -> str | None:
     """Neighbouring axes, not the last ones."""
-    return pooling.accepts_sum(step) or accepts_shifts(step)
+    return accepts_sum(step) or accepts_shifts(step)
 
 
 def _with_constants(call: Call, step: Step) -> Call:
@@ -176,7 +176,7 @@ def lower_avg_pool2d(step: Step) -> Call:
 
 def lower_reduce(step: Step) -> Call:
     """s8_avg_pool2d_mve: a window of one row."""
-    return _with_constants(pooling.lower_reduce(step), step)
+    return _with_constants(Call(sum_window(step), {"factors": None}), step)
 
 
 _POOLING: tuple[Kernel, ...] = tuple(
