@@ -189,7 +189,7 @@ def test_streams_give_the_bytes_of_the_interpreter(
 def test_all_kernels_by_rows(
     name: str, integer_graph: Nets, target: Callable[[str], Target], tmp_path: Path
 ) -> None:
-    found, net = target(name), mixed(integer_graph, 11)
+    found, net = target(name), mixed(integer_graph, 3)
     samples = net.samples(2)
     program = made(net.graph, found, stream="on")
     assert program.streams
