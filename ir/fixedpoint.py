@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qcc.ir.qparams import INTEGER_RANGE, QParams
+from qcc.ir.qparams import QParams
 
 Integers = NDArray[np.int64]
 
@@ -37,7 +37,7 @@ def quantize(x: NDArray[Any], qparams: QParams) -> NDArray[Any]:
 
     Infinities saturate; NaN becomes the zero_point.
     """
-    low, high = INTEGER_RANGE[qparams.dtype]
+    low, high = qparams.code_range
     scale = qparams.scale_array(np.ndim(x)).astype(np.float32)
     with np.errstate(over="ignore"):
         q = np.rint(np.asarray(x, np.float32) / scale) + np.float32(qparams.zero_point)
@@ -47,7 +47,7 @@ def quantize(x: NDArray[Any], qparams: QParams) -> NDArray[Any]:
 
 def quantize_exactly(x: ArrayLike, qparams: QParams) -> NDArray[Any]:
     """Equation (2) in float64: for weights, biases and tables, which the compiler computes once."""
-    low, high = INTEGER_RANGE[qparams.dtype]
+    low, high = qparams.code_range
     q = np.rint(np.asarray(x, np.float64) / qparams.scale_array(np.ndim(x))) + qparams.zero_point
     return saturate(q, low, high).astype(_NUMPY[qparams.dtype])
 

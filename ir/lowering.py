@@ -11,7 +11,7 @@ from qcc.ir.fixedpoint import quantize_exactly
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.op import Op
 from qcc.ir.ops.quant import Dequantize, Quantize, Requantize, Table
-from qcc.ir.qparams import INTEGER_RANGE, QParams
+from qcc.ir.qparams import QParams
 
 
 class Lowering:
@@ -79,7 +79,8 @@ class Lowering:
         q = self.integer(value)
         if qparams is None or q.type.qparams == qparams:
             return q
-        return self.emit(Requantize(), q, name=f"{value.name}_as", qparams=qparams)
+        low, high = qparams.code_range
+        return self.emit(Requantize(low=low, high=high), q, name=f"{value.name}_as", qparams=qparams)
 
     def zero_point(self, value: Value) -> int:
         """zero_point of an integer value."""
@@ -197,8 +198,8 @@ def _evaluate(node: Node, source: Value, reals: NDArray[np.float64]) -> NDArray[
 
 
 def clamp_bounds(qparams: QParams, low: float | None, high: float | None) -> tuple[int, int]:
-    """Integer bounds that clamp to real [low, high], within the type's range."""
-    q_low, q_high = INTEGER_RANGE[qparams.dtype]
+    """Integer bounds that clamp to real [low, high], within the codes."""
+    q_low, q_high = qparams.code_range
     if low is not None and np.isfinite(low):
         q_low = int(quantize_exactly(low, qparams))
     if high is not None and np.isfinite(high):

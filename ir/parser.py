@@ -226,7 +226,7 @@ class _Reader:
 
     def qparams(self, tree: Tree, type_: TensorType) -> QParams:
         children: list[Any] = tree.children
-        scale_at, zero_point, axis_at, dtype = children
+        scale_at, zero_point, axis_at, dtype, low, high = children
         if dtype is None and not type_.dtype.is_integer:
             self.fail(tree, "qparams of a float tensor name the type they round to: q(0.5, 0, s8)")
         stored = type_.dtype.value if dtype is None else str(dtype)
@@ -241,7 +241,8 @@ class _Reader:
         else:
             scale = (self.number(scale_at),)
         try:
-            return QParams(scale, self.integer(zero_point), axis, stored)
+            codes = None if low is None else (self.integer(low), self.integer(high))
+            return QParams(scale, self.integer(zero_point), axis, stored, codes)
         except ValueError as error:
             self.fail(tree, str(error))
 

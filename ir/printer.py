@@ -114,6 +114,8 @@ class _Printer:
             parts.append(f"axis={qparams.axis}")
         if qparams.dtype != dtype.value:
             parts.append(qparams.dtype)
+        if qparams.codes is not None:
+            parts.append(f"codes=[{qparams.codes[0]}, {qparams.codes[1]}]")
         return f"q({', '.join(parts)})"
 
     def refer(self, name: str, array: NDArray[Any]) -> str:

@@ -16,12 +16,14 @@ class QParams:
     ``scale``: one float for per-tensor, or one per channel of ``axis``; each > 0 and finite.
     ``zero_point``: one integer for all channels (0 for per-channel tensors).
     ``dtype``: spelling of the integer type that holds q ("s8", "s16", "s32", "u8").
+    ``codes``: lowest and highest q where they are fewer than those of dtype, which are the default.
     """
 
     scale: tuple[float, ...]
     zero_point: int = 0
     axis: int | None = None
     dtype: str = "s8"
+    codes: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.scale or not all(0 < s < inf for s in self.scale):
@@ -31,6 +33,9 @@ class QParams:
         if self.axis is not None and self.zero_point != 0:
             raise ValueError("per-channel qparams are symmetric: zero_point must be 0")
         low, high = INTEGER_RANGE[self.dtype]
+        if self.codes is not None and not low <= self.codes[0] < self.codes[1] <= high:
+            raise ValueError(f"codes {list(self.codes)} are not within {self.dtype} [{low}, {high}]")
+        low, high = self.code_range
         if not low <= self.zero_point <= high:
             raise ValueError(f"zero_point {self.zero_point} is outside {self.dtype} [{low}, {high}]")
 
@@ -54,15 +59,21 @@ class QParams:
         return scale.reshape(shape)
 
     @property
+    def code_range(self) -> tuple[int, int]:
+        """Lowest and highest q."""
+        return self.codes or INTEGER_RANGE[self.dtype]
+
+    @property
     def range(self) -> tuple[float, float]:
         """Smallest and largest real value that per-tensor qparams can hold."""
-        low, high = INTEGER_RANGE[self.dtype]
+        low, high = self.code_range
         return self.scale[0] * (low - self.zero_point), self.scale[0] * (high - self.zero_point)
 
     def __str__(self) -> str:
         scale = repr(self.scale[0]) if self.axis is None else f"[{len(self.scale)} scales]"
         axis = "" if self.axis is None else f", axis={self.axis}"
-        return f"q({scale}, {self.zero_point}{axis})"
+        codes = "" if self.codes is None else f", codes={list(self.codes)}"
+        return f"q({scale}, {self.zero_point}{axis}{codes})"
 
 
 INTEGER_RANGE: dict[str, tuple[int, int]] = {

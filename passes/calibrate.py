@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
-from numpy.typing import NDArray
-
-from qcc.ir import interpreter
 from qcc.ir.errors import PassError
 from qcc.ir.graph import Graph, Value
+from qcc.ir.qspec import QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.statistics import TensorStatistics
+from qcc.passes.graph_statistics import Batch, GraphStatistics, collect
+from qcc.passes.observers import CALIBRATORS, WITHOUT_HISTOGRAM, ranges_of, register_calibrator
+from qcc.passes.output_error import ReaderErrors
 
-Batch = Mapping[str, NDArray[Any]]
-Calibrator = Callable[[TensorStatistics, "Calibrate"], tuple[float, float]]
-# runs the graph on one batch and hands every wanted value, in any layout, to the callback
-Observe = Callable[[Batch, Callable[[Value, NDArray[Any]], None]], None]
+__all__ = ["CALIBRATORS", "Calibrate", "collect", "observed_values", "observer_names", "register_calibrator"]
 
-CALIBRATORS: dict[str, Calibrator] = {}
-
-
-def register_calibrator(name: str) -> Callable[[Calibrator], Calibrator]:
-    """Decorator: enter a function (statistics, pass options) -> (low, high) under ``observer=name``."""
-
-    def enter(function: Calibrator) -> Calibrator:
-        CALIBRATORS[name] = function
-        return function
-
-    return enter
-
-
-@register_calibrator("min-max")
-def min_max(statistics: TensorStatistics, options: Calibrate) -> tuple[float, float]:
-    """The extremes seen."""
-    return statistics.min, statistics.max
-
-
-@register_calibrator("percentile")
-def percentile(statistics: TensorStatistics, options: Calibrate) -> tuple[float, float]:
-    """The range that holds ``p`` percent of the elements."""
-    return statistics.percentile_range(options.p)
+SEARCHES = ("auto", "eq")  # observers that need the graph and a few samples besides the statistics
+AUTO_CHOICES = ("min-max", "percentile", "mse", "kl", "admm", "moving-average")
 
 
 @register_pass
 class Calibrate(Pass):
     """Give each value that will be materialized its real range.
 
-    Reads ctx.resources: ``calibration``, an iterable of batches {input name: float32[n, ...]}; ``observer_factory``
-    (optional), (graph, values) -> Observe: how to run the graph; the interpreter where absent. A range is
-    widened to hold 0, so that real zero is exact. Values fused into a residual add get a range too:
-    choose-qparams may have to undo that fusion.
-    Raises PassError without calibration data, and where a value is not finite.
+    Reads ctx.resources: ``calibration``, an iterable of batches {input name: float32[n, ...]}, or ``statistics``,
+    GraphStatistics of earlier runs, which take its place; ``observer_factory`` (optional), (graph, values) ->
+    Observe: how to run the graph; the interpreter where absent; ``full_statistics``: True where the statistics will be
+    stored. Leaves ``collected_statistics`` there. A range is widened to hold 0, so that real zero is exact. Values
+    fused into a residual add get a range too: choose-qparams may have to undo that fusion.
+
+    ``observer``: one of CALIBRATORS; ``auto``: for each value that of AUTO_CHOICES with the least error in the results
+    of the nodes that read it; ``eq``: scales of values and weights in turns, which gives weights a range too. Both
+    measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for names of values; the first match counts.
+    ``p``: what percentile keeps. ``qspec``: the codes that ranges are chosen for, as for choose-qparams.
+    Raises PassError without calibration data, where a value is not finite, and for statistics of another graph.
     """
 
     name = "calibrate"
@@ -61,29 +43,85 @@ class Calibrate(Pass):
     exactness = "exact"
     observer: str = "min-max"
     p: float = 99.99
+    tensors: tuple[str, ...] = ()
+    qspec: str = ""
+
+    @property
+    def spec(self) -> QSpec:
+        """``qspec`` as a QSpec."""
+        return QSpec.parse(self.qspec)
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set ``range`` on values; the graph becomes annotated."""
-        if self.observer not in CALIBRATORS:
-            known = ", ".join(sorted(CALIBRATORS))
-            raise PassError(f"unknown observer {self.observer!r}", hint=f"known observers: {known}")
         if not 0 < self.p <= 100:
             raise PassError(f"p = {self.p} is no percentage", hint="give the share to keep, such as p=99.99")
+        spec, values = self.spec, observed_values(graph)
+        chosen = self._observers(values)
+        statistics = self._statistics(graph, values, set(chosen.values()), ctx)
+        notes, readers = [], None
+        for number, value in enumerate(values):
+            tensor, name = statistics.tensors[value.name], chosen[value.name]
+            if name in SEARCHES and readers is None:
+                readers = ReaderErrors(graph, statistics.sketch.batch(), spec)
+            if name == "auto" and readers is not None:
+                ranges = {n: ranges_of(tensor, n, self) for n in AUTO_CHOICES}
+                name = readers.least_error(value, ranges)
+                value.range = ranges[name]
+            elif name == "eq" and readers is not None:
+                value.range, factors = readers.alternating_cosine(value, ranges_of(tensor, "min-max", self))
+                notes += _clip_weights(value, factors)
+            else:
+                value.range = ranges_of(tensor, name, self)
+            low, high = value.range
+            notes.append(Note(value.name, f"calibrate-{name}", True, f"[{low:.6g}, {high:.6g}]"))
+            if readers is not None:
+                ctx.progress("choosing ranges", number + 1, len(values))
+        graph.stage = "annotated"
+        ctx.resources["collected_statistics"] = statistics
+        return PassResult(True, tuple(notes))
+
+    def _observers(self, values: list[Value]) -> dict[str, str]:
+        """The observer of each value, by its name."""
+        patterns = []
+        for text in self.tensors:
+            pattern, equals, observer = text.rpartition("=")
+            if not equals:
+                raise PassError(
+                    f"{text!r} names no observer", hint="write GLOB=OBSERVER, such as *conv1*=mse"
+                )
+            if not any(fnmatchcase(v.name, pattern) for v in values):
+                some = ", ".join(v.name for v in values[:5])
+                raise PassError(f"no value matches {pattern!r}", hint=f"some of the values: {some}")
+            patterns.append((pattern, observer))
+        for observer in (self.observer, *(o for _, o in patterns)):
+            if observer not in observer_names():
+                known = ", ".join(observer_names())
+                raise PassError(f"unknown observer {observer!r}", hint=f"known observers: {known}")
+        return {
+            v.name: next((o for pattern, o in patterns if fnmatchcase(v.name, pattern)), self.observer)
+            for v in values
+        }
+
+    def _statistics(
+        self, graph: Graph, values: list[Value], observers: set[str], ctx: PassContext
+    ) -> GraphStatistics:
+        """Those that were lent, or collected now."""
+        given: GraphStatistics | None = ctx.resources.get("statistics")
+        if given is not None:
+            given.require(graph, [v.name for v in values])
+            return given
         batches: Iterable[Batch] | None = ctx.resources.get("calibration")
         if batches is None:
             raise PassError(
                 "calibrate has no calibration data", hint="pass --calib data.npz, or samples in resources"
             )
-        values = observed_values(graph)
-        statistics = collect(graph, values, batches, ctx, histogram=self.observer != "min-max")
-        notes = []
-        for value in values:
-            found = statistics[id(value)]
-            low, high = CALIBRATORS[self.observer](found, self)
-            value.range = (min(low, 0.0), max(high, 0.0))
-            notes.append(Note(value.name, f"calibrate-{self.observer}", True, f"[{low:.6g}, {high:.6g}]"))
-        graph.stage = "annotated"
-        return PassResult(True, tuple(notes))
+        full = bool(ctx.resources.get("full_statistics")) or not observers <= {*WITHOUT_HISTOGRAM}
+        return collect(graph, values, batches, ctx, histogram=full)
+
+
+def observer_names() -> list[str]:
+    """All that ``observer`` may be."""
+    return sorted([*CALIBRATORS, *SEARCHES])
 
 
 def observed_values(graph: Graph) -> list[Value]:
@@ -97,47 +135,16 @@ def _may_be_unfused(value: Value) -> bool:
     return weighted and any(u.op.accumulates for u in value.users)
 
 
-def collect(
-    graph: Graph, values: list[Value], batches: Iterable[Batch], ctx: PassContext, histogram: bool = True
-) -> dict[int, TensorStatistics]:
-    """Statistics of ``values`` over all batches, by id(value). One pass, constant memory."""
-    statistics = {id(v): TensorStatistics() for v in values}
-    names = {id(v) for v in values}
-
-    def record(value: Value, array: NDArray[Any]) -> None:
-        if id(value) not in names:
-            return
-        try:
-            statistics[id(value)].update(array, histogram)
-        except ValueError:
-            raise PassError(
-                f"%{value.name} is not finite on the calibration data",
-                _location(value),
-                "the float model overflows, or is not a number, on these samples: check them and the weights",
-            ) from None
-
-    factory = ctx.resources.get("observer_factory")
-    observe: Observe = factory(graph, values) if factory is not None else _interpret(graph)
-    samples = 0
-    total = int(ctx.resources.get("calibration_samples", 0))
-    for batch in batches:
-        count = len(next(iter(batch.values())))
-        if count == 0:
+def _clip_weights(value: Value, factors: dict[str, float]) -> list[Note]:
+    """Give the weights of the readers their range, where it is less than all they have."""
+    notes = []
+    for reader in dict.fromkeys(value.users):
+        factor, index = factors.get(reader.name, 1.0), reader.op.quant_rule().weight
+        if factor == 1.0 or index is None:
             continue
-        observe(batch, record)
-        samples += count
-        ctx.progress("calibrating", samples, total)
-    if samples == 0:
-        raise PassError("the calibration data is empty", hint="give at least one sample")
-    return statistics
-
-
-def _location(value: Value) -> Any:
-    return value.producer.location if value.producer else None
-
-
-def _interpret(graph: Graph) -> Observe:
-    def observe(batch: Batch, record: Callable[[Value, NDArray[Any]], None]) -> None:
-        interpreter.run(graph, batch, observe=record)
-
-    return observe
+        weight = reader.input(index)
+        assert weight.data is not None
+        largest = factor * float(abs(weight.data).max())
+        weight.range = (-largest, largest)
+        notes.append(Note(reader.name, "clip-weight", True, f"scales times {factor:.3g}"))
+    return notes

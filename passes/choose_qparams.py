@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,8 +12,9 @@ from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.lowering import table_source
 from qcc.ir.op import Op
 from qcc.ir.qparams import QParams
+from qcc.ir.qspec import QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.weight_scales import SMALLEST_SCALE, skip_ratio, weight_scales
+from qcc.passes.weight_scales import skip_ratio, weight_scales
 
 SMALLEST_SKIP_MULTIPLIER = 4  # under it, matching the scales would cost a weight channel over 12 % resolution
 
@@ -22,9 +25,12 @@ class ChooseQParams(Pass):
 
     Activations: s8, per tensor, asymmetric, from the calibrated range (which holds 0); scales are float32
     numbers, so that every runtime reads the same one. Ops that only move elements share qparams
-    with their operands (one range for the whole group). Weights: s8, symmetric, per output channel. Where a
+    with their operands (one range for the whole group). Weights: s8, symmetric, per output channel; one that has a
+    range is clipped: of each channel's largest magnitude it keeps the share that the range is of the tensor's. Where a
     convolution's accumulator is fused with a residual add, its weight scales grow slightly until the
     skip's scale is an integer multiple of the accumulator's; where that would cost too much the fusion is undone.
+    ``qspec``: other bits, symmetry and granularity, as text of a QSpec. Fewer bits restrict the codes of what is
+    computed in integers; graph inputs, results of float nodes and what an algorithm dictates keep 8.
     Raises PassError where a value has no finite range, and where a weight or a bias is computed.
     """
 
@@ -33,37 +39,29 @@ class ChooseQParams(Pass):
     requires = ("has_ranges",)
     ensures = ("has_qparams",)
     exactness = "approximate"
+    qspec: str = ""
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set qparams on types; constants used as weights are split, one for each use."""
-        before = [v.type for v in graph.values()]
+        before, spec = [v.type for v in graph.values()], QSpec.parse(self.qspec)
         dictated = _dictated(graph)
         for members in _groups(graph, dictated):
-            qparams = dictated.get(id(members[0])) or _range_qparams(members)
+            qparams = dictated.get(id(members[0])) or _range_qparams(members, spec)
             for value in members:
                 value.type = value.type.with_qparams(qparams)
         notes: list[Note] = []
         for node in graph.nodes:
             if node.op.quant_rule().weight is not None:
-                notes.extend(_choose_weights(graph, node))
+                notes.extend(_choose_weights(graph, node, spec))
         return PassResult(before != [v.type for v in graph.values()], tuple(notes))
 
 
-def activation_qparams(low: float, high: float) -> QParams:
-    """s8 qparams for real [low, high], widened to 0: scale = (high - low) / 255, zero_point rounded to even.
-
-    Rounding the zero_point shifts the representable range by at most half a step.
-    """
-    low, high = min(low, 0.0), max(high, 0.0)
-    if not np.isfinite(low) or not np.isfinite(high):
-        raise PassError(f"range [{low}, {high}] is not finite")
-    if (
-        high == low
-    ):  # nothing but zeros was seen: any scale serves, and a fine one keeps the next bias accurate
-        high = 1.0
-    scale = float(np.float32(max((high - low) / 255.0, SMALLEST_SCALE)))
-    zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
-    return QParams.per_tensor(scale, zero_point)
+def activation_qparams(low: float, high: float, spec: QSpec | None = None) -> QParams:
+    """s8 qparams for real [low, high], widened to 0. See QSpec.activation; the default has 8 asymmetric bits."""
+    try:
+        return (spec or QSpec()).activation(low, high)
+    except ValueError as error:
+        raise PassError(str(error)) from None
 
 
 def has_integer_form(node: Node) -> bool:
@@ -137,9 +135,11 @@ def _holds(qparams: QParams, value: Value) -> bool:
     return value.range is not None and low - step <= value.range[0] and value.range[1] <= high + step
 
 
-def _range_qparams(members: list[Value]) -> QParams:
+def _range_qparams(members: list[Value], spec: QSpec) -> QParams:
     ranges = [_range(v) for v in members]
-    return activation_qparams(min(r[0] for r in ranges), max(r[1] for r in ranges))
+    if not all(v.producer is not None and has_integer_form(v.producer) for v in members):
+        spec = replace(spec, a_bits=8, narrow=False)  # a float is quantized to the whole type
+    return activation_qparams(min(r[0] for r in ranges), max(r[1] for r in ranges), spec)
 
 
 def _range(value: Value) -> tuple[float, float]:
@@ -149,16 +149,16 @@ def _range(value: Value) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- weights
-def _choose_weights(graph: Graph, node: Node) -> list[Note]:
+def _choose_weights(graph: Graph, node: Node, spec: QSpec) -> list[Note]:
     _check_constants(node)
-    ratio, notes = skip_ratio(node), []
+    ratio, notes = skip_ratio(node, spec), []
     if ratio is not None and float(ratio.min()) < SMALLEST_SKIP_MULTIPLIER:
         (user,) = node.output.users
         node.output.fused = False
-        node.output.type = node.output.type.with_qparams(activation_qparams(*_range(node.output)))
+        node.output.type = node.output.type.with_qparams(_range_qparams([node.output], spec))
         reason = f"the skip's scale is only {ratio.min():.2f} times that of the accumulator"
         notes.append(Note(user.name, "fuse-residual", False, reason))
-    _set_weight(graph, node, weight_scales(node))
+    _set_weight(graph, node, weight_scales(node, spec), spec)
     return notes
 
 
@@ -180,13 +180,20 @@ def _check_constants(node: Node) -> None:
         )
 
 
-def _set_weight(graph: Graph, node: Node, scale: NDArray[np.float64]) -> None:
-    """A weight used by several nodes, or as an output, gets a constant of its own for each, with its own scales."""
+def _set_weight(graph: Graph, node: Node, scale: NDArray[np.float64], spec: QSpec) -> None:
+    """A weight used by several nodes, or as an output, gets a constant of its own for each, with its own scales.
+
+    So does one that is clipped.
+    """
     rule = node.op.quant_rule()
     assert rule.weight is not None
     weight = node.input(rule.weight)
     assert weight.data is not None
-    if len(weight.users) > 1 or graph.is_output(weight):
-        weight = graph.constant(weight.data, weight.name, weight.type.with_qparams(None))
+    shape = [1] * weight.type.rank
+    shape[rule.weight_axis] = scale.size
+    limit = (scale * (spec.weight_max + 0.25)).reshape(shape)  # the margin covers scales rounded to float32
+    data = np.clip(weight.data, -limit, limit).astype(weight.data.dtype)
+    if len(weight.users) > 1 or graph.is_output(weight) or not np.array_equal(data, weight.data):
+        weight = graph.constant(data, weight.name, weight.type.with_qparams(None))
         graph.set_input(node, rule.weight, weight)
     weight.type = weight.type.with_qparams(QParams.per_channel(scale, rule.weight_axis))

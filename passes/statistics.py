@@ -1,22 +1,62 @@
-"""Streaming statistics of a tensor: one pass, constant memory, mergeable, independent of the order of batches."""
+"""Streaming statistics of a tensor: one pass, constant memory, mergeable, independent of the cut into batches."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import floor, frexp, ldexp
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 4096
+BINS = 8192
 SMALLEST_EXPONENT = -100  # a value times 2^100 stays in float32 while it falls into the first bins
+AVERAGING = 0.1  # share of the newest batch in a moving average
+# Of a sample with more elements than FEW every stride-th one is counted, at most MANY. Strides are prime: one that
+# divides the width or the channels of an image would always pick the same columns or channels.
+FEW, MANY, SMALLEST_STRIDE = 1024, 8192, 17
+
+
+@dataclass(frozen=True)
+class MovingRange:
+    """Exponential moving average of the extremes of batches, in their order (Jacob et al. 2018, section 3.1).
+
+    m_1 = x_1 and m_k = (1 - c) m_(k-1) + c x_k, c = AVERAGING. A run of n batches maps m to (1 - c)^n m + decayed,
+    and such maps compose: ``then`` is associative, so parts may be collected apart. It is not commutative.
+    """
+
+    batches: int = 0
+    first: tuple[float, float] = (0.0, 0.0)  # (low, high) of the first batch
+    decayed: tuple[float, float] = (0.0, 0.0)
+
+    @staticmethod
+    def of_batch(low: float, high: float) -> MovingRange:
+        """A run of one batch."""
+        return MovingRange(1, (low, high), (AVERAGING * low, AVERAGING * high))
+
+    def then(self, later: MovingRange) -> MovingRange:
+        """This run of batches, and after it ``later``."""
+        if self.batches == 0 or later.batches == 0:
+            return later if self.batches == 0 else self
+        share = (1 - AVERAGING) ** later.batches
+        low, high = (share * a + b for a, b in zip(self.decayed, later.decayed, strict=True))
+        return MovingRange(self.batches + later.batches, self.first, (low, high))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """(low, high) after the last batch; the average starts at the first one."""
+        share = (1 - AVERAGING) ** self.batches
+        low, high = (share * a + b for a, b in zip(self.first, self.decayed, strict=True))
+        return low, high
 
 
 class TensorStatistics:
-    """Count, min, max and a histogram whose bins are aligned to multiples of a power-of-two width.
+    """Count, extremes, a moving average of the extremes, and a histogram.
 
-    Bin k counts x in [k * width, (k + 1) * width). The width follows from min and max alone; where it grows,
-    neighbouring bins merge. So the result depends on the data, not on how it was cut into batches.
+    The bins of the histogram are aligned to multiples of a power-of-two width: bin k counts x in
+    [k * width, (k + 1) * width). The width follows from min and max alone; where it grows, neighbouring bins
+    merge. So all but the moving average depend on the data, not on how it was cut into batches. Extremes are those
+    of all elements; of large samples the histogram counts every ``histogram_stride``-th.
     """
 
     def __init__(self) -> None:
@@ -26,11 +66,14 @@ class TensorStatistics:
         self.exponent = SMALLEST_EXPONENT  # width = 2 ** exponent
         self.first = 0  # index of the first bin
         self.counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.moving = MovingRange()
+        self._batch = (np.inf, -np.inf)  # extremes of the batch that has not ended
 
     def update(self, x: NDArray[Any], histogram: bool = True) -> None:
-        """Add the elements of ``x`` (float32, any shape). Raises ValueError, and adds nothing, if one is not finite.
+        """Add the elements of ``x`` (float32, samples along axis 0), a batch or a part of one.
 
-        ``histogram``: False for those who read count, min and max only; the same in every call.
+        ``histogram``: False for those who read no histogram; the same in every call. Raises ValueError, and adds
+        nothing, if an element is not finite.
         """
         if x.size == 0:
             return
@@ -38,21 +81,31 @@ class TensorStatistics:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(f"the elements are not finite: they span {low} to {high}")
         self._extend(x.size, low, high)
+        self._batch = min(self._batch[0], low), max(self._batch[1], high)
         if not histogram:
             return
         self._cover()
+        rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
+        picked = rows[:, :: histogram_stride(rows.shape[1])].reshape(-1)
         # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
         # float32 would underflow.
-        wide = x.reshape(-1) if self.exponent <= 0 else x.reshape(-1).astype(np.float64)
-        index = np.floor(wide * wide.dtype.type(2.0**-self.exponent)).astype(np.int32)
-        index -= np.int32(self.first)
+        wide = picked if self.exponent <= 0 else picked.astype(np.float64)
+        index = np.floor(wide * wide.dtype.type(2.0**-self.exponent)).astype(np.int64)
+        index -= self.first
         self.counts += np.bincount(index, minlength=BINS)
 
+    def end_batch(self) -> None:
+        """The batch is complete: its extremes enter the moving average."""
+        if self._batch[0] <= self._batch[1]:
+            self.moving = self.moving.then(MovingRange.of_batch(*self._batch))
+        self._batch = (np.inf, -np.inf)
+
     def merge(self, other: TensorStatistics) -> None:
-        """Add the statistics of other batches of the same tensor."""
+        """Add the statistics of later batches of the same tensor; the order matters to the moving average only."""
         if other.count == 0:
             return
         self._extend(other.count, other.min, other.max)
+        self.moving = self.moving.then(other.moving)
         if other.counts.size:
             self._cover()
             self._add(other.counts, other.first, other.exponent)
@@ -62,12 +115,21 @@ class TensorStatistics:
 
         Both are edges of bins: the elements of those ranks lie in the bin above ``low`` and below ``high``.
         """
-        tail = self.count * (100.0 - percent) / 200.0
         cumulative = np.cumsum(self.counts)
+        counted = int(cumulative[-1])
+        tail = counted * (100.0 - percent) / 200.0
         below = int(np.searchsorted(cumulative, tail, side="right"))
-        above = int(np.searchsorted(cumulative, self.count - tail, side="left"))
+        above = int(np.searchsorted(cumulative, counted - tail, side="left"))
+        if percent == 100.0:  # what was not counted may lie beyond the last used bins
+            return self.min, self.max
         low, high = (ldexp(self.first + k, self.exponent) for k in (below, above + 1))
         return max(low, self.min), min(high, self.max)
+
+    def bins(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(centres, counts) of the bins that are not empty; a centre lies within [min, max]."""
+        used = np.flatnonzero(self.counts)
+        centres = np.ldexp(used + self.first + 0.5, self.exponent)
+        return np.clip(centres, self.min, self.max), self.counts[used]
 
     def _extend(self, count: int, low: float, high: float) -> None:
         self.count += count
@@ -88,6 +150,16 @@ class TensorStatistics:
         used = np.flatnonzero(counts)
         index = ((used + first) >> (self.exponent - exponent)) - self.first
         np.add.at(self.counts, index, counts[used])
+
+
+def histogram_stride(elements: int) -> int:
+    """Of each sample of so many elements the histogram counts one in this many: 1, or a prime."""
+    if elements <= FEW:
+        return 1
+    stride = max(SMALLEST_STRIDE, -(-elements // MANY))
+    while any(stride % n == 0 for n in range(2, int(stride**0.5) + 1)):
+        stride += 1
+    return stride
 
 
 def _exponent(low: float, high: float) -> int:

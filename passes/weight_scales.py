@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node, Value
+from qcc.ir.qspec import SMALLEST_SCALE, QSpec
 
-WEIGHT_MAX = 127
-SMALLEST_SCALE = 2.0**-126  # below the normal float32 numbers it would flush to zero on some devices
 # A channel of tiny weights would let the skip's term pass 32 bits. Here it stays under 2^24, and what the coarser weights
 # cost is about a hundredth of a step of the skip for a sum of 1000 products.
 LARGEST_SKIP_MULTIPLIER = 2**16
@@ -18,43 +17,47 @@ _SUM_LIMIT = 2.0**31 * (1 - 2.0**-20)  # the margin covers what rounding a scale
 Scales = NDArray[np.float64]
 
 
-def weight_scales(node: Node) -> Scales:
+def weight_scales(node: Node, spec: QSpec | None = None) -> Scales:
     """float64[O]: the scale of each output channel's weights, for a ``node`` whose operand 0 has qparams.
 
     They are float32 numbers, so that every runtime reads the same ones; but where the accumulator is fused with a
     residual add, they make the skip's scale an integer multiple of the accumulator's.
     """
-    ratio, skip = skip_ratio(node), _skip(node)
+    ratio, skip = skip_ratio(node, spec), _skip(node)
     if ratio is None or skip is None:
-        return _least_scales(node).astype(np.float32).astype(np.float64)
+        return _least_scales(node, spec or QSpec()).astype(np.float32).astype(np.float64)
     multiplier = np.clip(np.floor(ratio), 1, LARGEST_SKIP_MULTIPLIER)
     return np.asarray(_scale(skip) / (_scale(node.input(0)) * multiplier))
 
 
-def skip_ratio(node: Node) -> Scales | None:
+def skip_ratio(node: Node, spec: QSpec | None = None) -> Scales | None:
     """float64[O]: the scale of a computed skip over the least scale of the accumulator it joins; None without one."""
     skip = _skip(node)
     if skip is None or skip.is_constant:
         return None
-    return np.asarray(_scale(skip) / (_scale(node.input(0)) * _least_scales(node)))
+    return np.asarray(_scale(skip) / (_scale(node.input(0)) * _least_scales(node, spec or QSpec())))
 
 
-def _least_scales(node: Node) -> Scales:
-    """The finest scales at which weights fit 8 bits and sums fit 32.
+def _least_scales(node: Node, spec: QSpec) -> Scales:
+    """The finest scales at which weights, as far as their range keeps them, fit their bits and sums fit 32.
 
     A channel of zeros takes the largest scale of its neighbours; tiny weights take at least 2^-24 of it.
     """
     rule = node.op.quant_rule()
     assert rule.weight is not None
-    data = node.input(rule.weight).data
+    weight = node.input(rule.weight)
+    data = weight.data
     assert data is not None
     w = np.moveaxis(np.abs(data.astype(np.float64)), rule.weight_axis, 0)
     w = w.reshape(len(w), -1)
-    scale = w.max(axis=1) / WEIGHT_MAX
+    scale = w.max(axis=1) / spec.weight_max
+    if weight.range is not None and w.any():
+        scale *= min(weight.range[1] / w.max(), 1.0)
     largest = float(scale.max()) or _scale(_materialized(node.output)) / _scale(node.input(0))
     scale = np.where(scale == 0.0, largest, scale)
     scale = np.maximum(scale, max(largest * 2.0**-24, SMALLEST_SCALE))
-    return np.asarray(np.maximum(scale, _scales_for_sums(node, w)))
+    scale = np.maximum(scale, _scales_for_sums(node, w))
+    return np.full_like(scale, scale.max()) if spec.weights == "per-tensor" else np.asarray(scale)
 
 
 def _scales_for_sums(node: Node, w: Scales) -> Scales:

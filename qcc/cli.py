@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ from qcc.cli_base import (
     warn,
 )
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
+from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
 from qcc.options import MAX_THREADS, CompileOptions
-from qcc.passes.calibrate import CALIBRATORS
+from qcc.passes.calibrate import observer_names
 from qcc.saved import SavedLibrary, open_saved
 from qcc.timing import time_call, time_library, time_steps
 
@@ -84,13 +86,32 @@ def main() -> None:
     metavar="NAME",
     default="min-max",
     show_default=True,
-    help="How ranges are chosen: min-max, percentile, or one of a plugin.",
+    help="How ranges are chosen: min-max, moving-average, percentile, mse, kl, admm, eq, auto, or one of a plugin.",
+)
+@click.option(
+    "--observer-of",
+    "tensors",
+    multiple=True,
+    metavar="GLOB=NAME",
+    help="Another observer for the tensors whose names match (repeatable; the first match counts).",
 )
 @click.option(
     "--percentile",
     type=click.FloatRange(50, 100),
     metavar="P",
     help="Share of elements that percentile keeps (with --observer percentile; default: 99.99).",
+)
+@click.option(
+    "--qspec",
+    metavar="TEXT",
+    default=CompileOptions.qspec,
+    help="Bits and scales, such as: activations=symmetric weights=per-tensor a_bits=6 w_bits=4 narrow=true.",
+)
+@click.option(
+    "--stats", type=path_type, metavar="FILE", help="Statistics of an earlier run, in place of --calib."
+)
+@click.option(
+    "--save-stats", type=path_type, metavar="FILE", help="Write the statistics of the calibration data."
 )
 @click.option(
     "--float-pipeline",
@@ -132,7 +153,7 @@ def main() -> None:
     "--build/--no-build", default=True, help="Build for the target and compare with the interpreter."
 )
 def compile_command(
-    model: Path, out: Path, calib: Path | None, observer: str, percentile: float | None,
+    model: Path, out: Path, calib: Path | None, observer: str, percentile: float | None, tensors: tuple[str, ...],
     dump_after: str | None, dump_folder: Path | None, build: bool, **choices: Any,
 ) -> None:  # fmt: skip
     """Compile an ONNX MODEL into a C library in the folder OUT.
@@ -142,7 +163,7 @@ def compile_command(
     """
     found = availability(find_target(choices["target"]))
     check_replaceable(out)
-    choices["observer"] = _observer(observer, percentile)
+    choices["observer"] = _observer(observer, percentile, tensors)
     if dump_after is not None:
         choices |= {
             "dump_after": dump_after,
@@ -159,16 +180,20 @@ def compile_command(
     console().print(tables.summary(compiled.report, out, built, found.target.is_native))
 
 
-def _observer(name: str, percentile: float | None) -> str:
-    if name not in CALIBRATORS:
+def _observer(name: str, percentile: float | None, tensors: tuple[str, ...]) -> str:
+    used = {name, *(text.rpartition("=")[2] for text in tensors)}
+    for unknown in sorted(used - {*observer_names()}):
         raise click.BadParameter(
-            f"{name!r} is not one of {', '.join(CALIBRATORS)}", param_hint="'--observer'"
+            f"{unknown!r} is not one of {', '.join(observer_names())}", param_hint="'--observer'"
         )
-    if percentile is None:
-        return f"observer={name}"
-    if name != "percentile":
-        raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
-    return f"observer={name} p={percentile}"
+    parts = [f"observer={name}"]
+    if percentile is not None:
+        if not used & {"percentile", "auto"}:
+            raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
+        parts.append(f"p={percentile}")
+    if tensors:
+        parts.append(f"tensors={json.dumps(tensors)}")
+    return " ".join(parts)
 
 
 def _build_and_verify(
@@ -287,6 +312,7 @@ def size_command(out: Path) -> None:
     console().print(tables.sizes(open_saved(out).record))
 
 
+main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)
 main.add_command(passes_command)

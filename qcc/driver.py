@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from qcc import calibration_data, checker, float_runtime, onnx_importer
 from qcc.backends.targets import find_target
 from qcc.calibration_data import CalibrationData
-from qcc.ir.errors import ImportModelError, PassError
+from qcc.ir.errors import ImportModelError, PassError, QccError
 from qcc.ir.graph import Graph
 from qcc.ir.location import Location
 from qcc.options import CompileOptions
 from qcc.passes.base import Note, PassContext
+from qcc.passes.graph_statistics import GraphStatistics
 from qcc.passes.manager import PassManager, parse_pipeline
+from qcc.passes.statistics_file import load_statistics, save_statistics
 
 Batch = dict[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]
@@ -80,6 +83,9 @@ def compile_graph(
     ctx = PassContext(progress=progress, warn=warn)
     made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
     made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
+    statistics = _statistics(options, calibration, graph)
+    if statistics is not None:
+        ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
     data = _calibration(made, calibration, warn)
     if options.precision == "float32":
         next(_remembering(made, data), None)
@@ -88,8 +94,15 @@ def compile_graph(
         calibration=_remembering(made, data),
         calibration_samples=data.samples or 0,
         observer_factory=float_runtime.observer,
+        full_statistics=options.save_stats is not None,
     )
+    if statistics is not None:
+        next(iter(ctx.resources["calibration"]))  # its samples are remembered, nothing else reads them
     made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
+    if options.save_stats is not None:
+        save_statistics(ctx.resources["collected_statistics"], options.save_stats)
+    if statistics is not None:
+        made.calibration_samples = statistics.count
     made.proof = checker.check_plan(made.planned)
     return made
 
@@ -97,11 +110,12 @@ def compile_graph(
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
     granularity = find_target(options.target).channel_granularity
+    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
     return ",".join(
         (
             "fuse-epilogues",
-            f"calibrate{{{options.observer}}}",
-            "choose-qparams",
+            f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}",
+            f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
             f"quantize-ops{{strict={str(options.strict).lower()}}}",
             "fold-zero-points",
             "plan-accumulators",
@@ -181,6 +195,26 @@ def _remembering(made: Compilation, data: CalibrationData) -> Iterator[Mapping[s
             made.samples = {name: array[:KEPT_SAMPLES].copy() for name, array in batch.items()}
         made.calibration_samples += len(next(iter(batch.values())))
         yield batch
+
+
+def _statistics(options: CompileOptions, calibration: object, graph: Graph) -> GraphStatistics | None:
+    """Those of the file that the options name.
+
+    Raises QccError for a file beside data, for a damaged one, and for one of a model with other inputs.
+    """
+    if options.stats is None:
+        return None
+    if calibration is not None or options.precision == "float32":
+        why = "float32 needs none" if calibration is None else "they take the place of calibration data"
+        raise QccError(f"statistics in {options.stats} are of no use: {why}", hint="leave one of them out")
+    statistics = load_statistics(options.stats)
+    inputs = [v.name for v in graph.inputs]
+    if sorted(statistics.sketch.batch(1)) != sorted(inputs):
+        raise QccError(
+            f"the statistics in {options.stats} are those of another model: its inputs are not {inputs}",
+            hint="collect them again with --save-stats, for this model",
+        )
+    return statistics
 
 
 def _model_name(source: object, graph: Graph) -> str:

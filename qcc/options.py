@@ -10,6 +10,7 @@ from typing import Literal
 from qcc.backends.c.layouts import LAYOUTS, Layout
 from qcc.backends.c.weights import FORMS, Form
 from qcc.ir.errors import QccError
+from qcc.ir.qspec import QSpec
 
 MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
 
@@ -22,6 +23,8 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``qspec``: bits, symmetry and granularity, as text of a QSpec.
+    ``stats``: a file of statistics that takes the place of calibration data; ``save_stats``: where to write one.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
     ``layout``: the build system that takes the folder, besides CMake: one of LAYOUTS.
@@ -39,6 +42,9 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
+    qspec: str = ""
+    stats: Path | None = None
+    save_stats: Path | None = None
     weights: Form = "auto"
     threads: int = 1
     layout: Layout = "cmake"
@@ -63,6 +69,7 @@ class CompileOptions:
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
+        QSpec.parse(self.qspec)
         if not 1 <= self.threads <= MAX_THREADS:
             raise QccError(
                 f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"

@@ -17,6 +17,7 @@ from robust_build import IMAGE, Arrays, convolution, model, node, samples, weigh
 import qcc
 from qcc.cli import main
 from qcc.ir.errors import ImportModelError, QccError
+from qcc.passes.calibrate import observer_names
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -262,7 +263,7 @@ def test_unknown_target(refused: Refused) -> None:
         (
             {"observer": "observer=crystal-ball"},
             "pass 2 (calibrate): unknown observer 'crystal-ball'\n"
-            f"hint: known observers: min-max, percentile\n      {DUMP}",
+            f"hint: known observers: {', '.join(observer_names())}\n      {DUMP}",
         ),
         (
             {"observer": "observer=percentile p=0"},

@@ -1,0 +1,120 @@
+"""The ``.qstats`` file: statistics of a graph as an ``.npz`` of plain arrays with a JSON header; nothing in it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.errors import ParseError
+from qcc.ir.location import Location
+from qcc.ir.npz import load_arrays, pack_arrays, write_aside
+from qcc.passes.graph_statistics import GraphStatistics, SampleSketch
+from qcc.passes.statistics import AVERAGING, BINS, SMALLEST_EXPONENT, MovingRange, TensorStatistics
+
+FORMAT = "qcc-statistics-1"
+_HEADER = "header"  # JSON in UTF-8, u8[n]
+# f64: min, max, first and decayed of the moving average; s64: count, batches, exponent, first bin, first and number of
+# used bins, whose counts follow each other in "counts"
+_REALS, _INTEGERS = 6, 6
+_LARGEST_BIN = 4 * BINS
+
+
+def save_statistics(statistics: GraphStatistics, path: Path) -> None:
+    """Write the file; equal statistics give equal bytes."""
+    tensors = list(statistics.tensors.values())
+    keys = sorted(statistics.sketch.samples)
+    inputs = sorted(statistics.sketch.samples[keys[0]]) if keys else []
+    header = {
+        "format": FORMAT,
+        "digest": statistics.digest,
+        "count": statistics.count,
+        "averaging": AVERAGING,
+        "values": list(statistics.tensors),
+        "inputs": inputs,
+        "kept": statistics.sketch.limit,
+    }
+    used = [_used(t) for t in tensors]
+    arrays: dict[str, NDArray[Any]] = {
+        _HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8),
+        "reals": np.array(
+            [(t.min, t.max, *t.moving.first, *t.moving.decayed) for t in tensors], np.float64
+        ).reshape(-1, _REALS),
+        "integers": np.array(
+            [
+                (t.count, t.moving.batches, t.exponent, t.first, start, end - start)
+                for t, (start, end) in zip(tensors, used, strict=True)
+            ],
+            np.int64,
+        ).reshape(-1, _INTEGERS),
+        "counts": np.concatenate(
+            [np.zeros(0, np.int64), *(t.counts[a:b] for t, (a, b) in zip(tensors, used, strict=True))]
+        ),
+        "keys": np.array(keys, np.uint64),
+    }
+    for number, name in enumerate(inputs):
+        arrays[f"input_{number}"] = np.stack([statistics.sketch.samples[key][name] for key in keys])
+    write_aside(path, pack_arrays(arrays))
+
+
+def load_statistics(path: Path) -> GraphStatistics:
+    """Read the file. Raises ParseError for one that is damaged, or no such file."""
+    arrays = load_arrays(path)
+    try:
+        header = json.loads(bytes(arrays[_HEADER]).decode())
+        if header["format"] != FORMAT or header["averaging"] != AVERAGING:
+            raise ValueError(f"it is {header['format']!r}, expected {FORMAT!r}")
+        return _statistics(header, arrays)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ParseError(
+            f"these are no statistics that this version reads: {error}",
+            Location(str(path)),
+            "write them with qcc compile --save-stats",
+        ) from error
+
+
+def _statistics(header: Any, arrays: dict[str, NDArray[Any]]) -> GraphStatistics:
+    names = [str(n) for n in header["values"]]
+    reals, integers, counts = arrays["reals"], arrays["integers"], arrays["counts"]
+    if reals.shape != (len(names), _REALS) or integers.shape != (len(names), _INTEGERS):
+        raise ValueError("its arrays do not fit its header")
+    if reals.dtype != np.float64 or integers.dtype != np.int64 or counts.dtype != np.int64:
+        raise ValueError("its arrays have other types")
+    tensors, position = {}, 0
+    for name, real, integer in zip(names, reals.tolist(), integers.tolist(), strict=True):
+        held = integer[5]
+        tensors[name] = _tensor(real, integer, counts[position : position + held])
+        position += held
+    if position != len(counts):
+        raise ValueError("it holds other counts than its header says")
+    sketch = SampleSketch(int(header["kept"]))
+    inputs = {str(n): arrays[f"input_{i}"] for i, n in enumerate(header["inputs"])}
+    for number, key in enumerate(arrays["keys"].tolist()):
+        sketch.samples[key] = {n: a[number] for n, a in inputs.items()}
+    return GraphStatistics(str(header["digest"]), tensors, sketch, int(header["count"]))
+
+
+def _tensor(real: list[float], integer: list[int], counts: NDArray[np.int64]) -> TensorStatistics:
+    made = TensorStatistics()
+    made.min, made.max = real[:2]
+    made.moving = MovingRange(integer[1], (real[2], real[3]), (real[4], real[5]))
+    made.count, _, made.exponent, made.first, start, held = integer
+    if len(counts) != held or (held and counts.min() < 0):
+        raise ValueError("a histogram is cut short")
+    if not (start >= 0 and 0 <= held <= BINS - start and abs(made.first) < _LARGEST_BIN):
+        raise ValueError("a histogram has bins that cannot be")
+    if not SMALLEST_EXPONENT <= made.exponent <= 128 or not (np.isfinite(real).all() and real[0] <= real[1]):
+        raise ValueError("a range is not finite")
+    if held:
+        made.counts = np.zeros(BINS, np.int64)
+        made.counts[start : start + held] = counts
+    return made
+
+
+def _used(statistics: TensorStatistics) -> tuple[int, int]:
+    """First used bin and the one behind the last."""
+    used = np.flatnonzero(statistics.counts)
+    return (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
