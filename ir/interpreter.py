@@ -154,9 +154,10 @@ class Execution:
     def forget(self, node: Node) -> None:
         """Drop operands that no later node reads."""
         for v in node.inputs:
-            self._uses[id(v)] -= 1
-            if v is not None and self._uses[id(v)] == 0:
-                self._held.pop(id(v), None)
+            if v is not None and v.data is None:
+                self._uses[id(v)] -= 1
+                if self._uses[id(v)] == 0:
+                    self._held.pop(id(v), None)
 
 
 def _finish(value: Value, result: _Held, fake_quant: bool) -> _Held:

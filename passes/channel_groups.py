@@ -17,7 +17,16 @@ from qcc.ir.ops.shape import Movement
 Ids = NDArray[np.intp]
 
 FIXED = 0  # the group of all channels that cannot be scaled
-_HOMOGENEOUS = (Add, Sub, Min, Max, AvgPool2d, ReduceMean, LeakyRelu, PRelu)  # f(k x) = k f(x), k > 0 per channel
+_HOMOGENEOUS = (
+    Add,
+    Sub,
+    Min,
+    Max,
+    AvgPool2d,
+    ReduceMean,
+    LeakyRelu,
+    PRelu,
+)  # f(k x) = k f(x), k > 0 per channel
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,9 @@ def _tie(ties: _Ties, node: Node) -> None:
         return
     if isinstance(node.op, Movement) and _tie_moved(ties, node, operands):
         return
-    scaled = isinstance(node.op, _HOMOGENEOUS) or (isinstance(node.op, Clamp) and node.op.low in (0.0, -np.inf))
+    scaled = isinstance(node.op, _HOMOGENEOUS) or (
+        isinstance(node.op, Clamp) and node.op.low in (0.0, -np.inf)
+    )
     mapped = [node.inputs[i] for i in node.op.channel_map(node.signature)]
     if scaled and all(any(v is m for m in mapped) for v in operands) and _constants_scale(node):
         for value in operands:
@@ -119,7 +130,8 @@ def _tie(ties: _Ties, node: Node) -> None:
 def _constants_scale(node: Node) -> bool:
     """Whether the constants of a sum, a minimum or a maximum have a scale for each channel to be divided by."""
     return all(
-        v is None or not v.is_constant or v.type.shape[-1:] == node.output.type.shape[-1:] for v in node.inputs
+        v is None or not v.is_constant or v.type.shape[-1:] == node.output.type.shape[-1:]
+        for v in node.inputs
     )
 
 
@@ -138,4 +150,3 @@ def _tie_moved(ties: _Ties, node: Node, operands: list[Value]) -> bool:
     ties.join(ties.ids(node.output)[~padding], largest[~padding])
     ties.fix(ties.ids(node.output)[padding])
     return True
-

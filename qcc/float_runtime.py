@@ -169,7 +169,9 @@ class FloatRuntime:
         return shaped
 
 
-def observer(graph: Graph, values: Sequence[Value]) -> Callable[[Mapping[str, Array], Observer], None]:
+def observer(
+    graph: Graph, values: Sequence[Value], *, layout_free: bool = True
+) -> Callable[[Mapping[str, Array], Observer], None]:
     """What calibration runs a float graph with: a function of a batch and of a recorder of (value, array).
 
     Arrays may come channels-first, and one value in several pieces; they hold what they do until the recorder returns.

@@ -41,7 +41,8 @@ class CompileOptions:
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
     float_pipeline: str = "float"
-    observer: str = "observer=min-max"
+    observer: str = "observer=mse"
+    corrections: bool = True
     qspec: str = ""
     stats: Path | None = None
     save_stats: Path | None = None
