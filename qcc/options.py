@@ -41,7 +41,7 @@ class CompileOptions:
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
     float_pipeline: str = "float"
-    observer: str = "observer=mse"
+    observer: str = "observer=auto"
     corrections: bool = True
     qspec: str = ""
     stats: Path | None = None
