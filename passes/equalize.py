@@ -19,7 +19,7 @@ from qcc.passes.graph_statistics import Batch, Observe
 
 Reals = NDArray[np.float64]
 
-SAMPLES = 48
+SAMPLES = 32
 _EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 _SMALLEST = 2.0**-8  # of the largest range of a tensor: narrower channels count as this wide
 _WORTH = 0.98  # of the predicted noise: what is not below is left alone

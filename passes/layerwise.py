@@ -14,21 +14,20 @@ from qcc.passes.base import PassContext
 
 Arrays = dict[str, NDArray[np.float32]]
 
-_MACS = 8e9  # of all samples, in each of the two graphs
+_MACS = 5e9  # of all samples, in each of the two graphs
 _BYTES = 2**28  # of the largest value, over all samples
 _FEWEST = 8
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with constant weights about to be run. ``x``: its operand in float; ``quantized``: as it will be.
+    """A node with constant weights about to be run. ``quantized``: its operand as it will be.
 
     ``settle`` runs the node, with the weights it has now, and gives its mean error for each sample and channel,
     float64[N, C]: float result minus quantized one.
     """
 
     node: Node
-    x: NDArray[np.float32]
     quantized: NDArray[np.float32]
     settle: Callable[[], NDArray[np.float64]]
 
@@ -56,7 +55,7 @@ def layers(reference: Graph, graph: Graph, samples: Arrays, ctx: PassContext, wh
                 error = (y - found).reshape(len(y), -1, y.shape[-1])
                 return np.asarray(error.mean(axis=1, dtype=np.float64))
 
-            yield Layer(node, real.array(source.input(0)), quantized.array(node.input(0)), settle)
+            yield Layer(node, quantized.array(node.input(0)), settle)
             quantized.step(node)
         real.forget(source)
         quantized.forget(node)

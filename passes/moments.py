@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,19 +14,10 @@ FEWEST_POSITIONS = 32  # of an image, where it has as many
 _RIDGE = 1e-4  # of the mean variance
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Of quantized inputs x' and float ones x of one layer, with groups G and K weights for each output of a group.
+def covariance(node: Node, x: NDArray[np.float32]) -> Reals | None:
+    """float64[G, K, K], positive definite: of the rows that the weights of ``node`` meet in its operand ``x`` [N, ...].
 
-    ``covariance``: [G, K, K], positive definite, of x'; ``drift``: [G, K, K], E[(x - x') x'^T], both centred.
-    """
-
-    covariance: Reals
-    drift: Reals
-
-
-def measure(node: Node, x: NDArray[np.float32], quantized: NDArray[np.float32]) -> Moments | None:
-    """Moments of operand 0 of ``node`` over samples [N, ...]; None where the op does not know its rows.
+    G groups, K weights for each output of a group. None where the op does not know its rows.
 
     With few samples the off-diagonal moments are mostly noise. They shrink by the factor that minimizes the
     expected squared error (Schaefer and Strimmer 2005, table 1, target D), the samples being what is independent:
@@ -38,33 +27,23 @@ def measure(node: Node, x: NDArray[np.float32], quantized: NDArray[np.float32]) 
     assert rule.weight is not None
     weight = node.input(rule.weight).type
     k = weight.elements // weight.shape[rule.weight_axis]
-    positions = max(FEWEST_POSITIONS, -(-ROWS * k // len(x)))
-    rows, other = (node.op.weight_rows(a, weight, positions) for a in (quantized, x))
-    if rows is None or other is None:
+    rows = node.op.weight_rows(x, weight, max(FEWEST_POSITIONS, -(-ROWS * k // len(x))))
+    if rows is None:
         return None
-    n, p, groups, k = rows.shape
+    n, positions, groups, k = rows.shape
     mean = rows.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
-    offset = (other - rows).mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
     total, squares = np.zeros((groups, k, k)), np.zeros((groups, k, k))
-    drift = np.zeros((groups, k, k))
-    for a, b in zip(rows, other, strict=True):
-        q = np.moveaxis(a - mean, 1, 0)  # [G, P, K]
-        d = np.moveaxis(b - a - offset, 1, 0)
-        gram = (q.transpose(0, 2, 1) @ q).astype(np.float64) / p
+    for sample in rows:
+        centred = np.moveaxis(sample - mean, 1, 0)  # [G, P, K]
+        gram = (centred.transpose(0, 2, 1) @ centred).astype(np.float64) / positions
         total += gram
         squares += gram * gram
-        drift += d.transpose(0, 2, 1) @ q / p
-    covariance = total / n
-    shrinkage = _shrinkage(covariance, squares, n)[:, None, None]
-    diagonal = np.einsum("gkk->gk", covariance).copy()
-    covariance *= 1 - shrinkage
+    found: Reals = total / n
+    diagonal = np.einsum("gkk->gk", found).copy()
+    found *= 1 - _shrinkage(found, squares, n)[:, None, None]
     ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + 1e-30
-    np.einsum("gkk->gk", covariance)[:] = diagonal + ridge
-    drift = drift / n
-    d_diag = np.einsum("gkk->gk", drift).copy()
-    drift *= 1 - shrinkage
-    np.einsum("gkk->gk", drift)[:] = d_diag
-    return Moments(covariance, drift)
+    np.einsum("gkk->gk", found)[:] = diagonal + ridge
+    return found
 
 
 def _shrinkage(mean: Reals, squares: Reals, n: int) -> Reals:
@@ -74,4 +53,4 @@ def _shrinkage(mean: Reals, squares: Reals, n: int) -> Reals:
     variance = (squares / n - mean * mean) / (n - 1)
     off = ~np.eye(mean.shape[1], dtype=np.bool_)
     noise, signal = variance[:, off].sum(axis=1), (mean * mean)[:, off].sum(axis=1)
-    return np.clip(noise / np.maximum(signal, 1e-300), 0.0, 1.0)
+    return np.asarray(np.clip(noise / np.maximum(signal, 1e-300), 0.0, 1.0))

@@ -10,7 +10,7 @@ from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.error_feedback import output_error, round_with_feedback
 from qcc.passes.graph_error import GraphError, decibels, no_samples
 from qcc.passes.layerwise import Layer, add_to_bias, layers, set_weights, shrunk_mean
-from qcc.passes.moments import measure
+from qcc.passes.moments import covariance
 
 
 @register_pass
@@ -55,16 +55,16 @@ class RoundWeights(Pass):
         if per_filter > self.limit:
             reason = f"filters of {per_filter} weights, more than {self.limit}"
             return Note(layer.node.name, "round-layer", False, reason)
-        moments = measure(layer.node, layer.x, layer.quantized)
-        if moments is None or rule.weight_axis != 0:
+        hessian = covariance(layer.node, layer.quantized)
+        if hessian is None or rule.weight_axis != 0:
             return Note(layer.node.name, "round-layer", False, f"{layer.node.op.name} does not tell its rows")
-        groups, k, _ = moments.covariance.shape
+        groups, k, _ = hessian.shape
         w = weight.data.astype(np.float64).reshape(groups, -1, k)
         scale = np.broadcast_to(np.asarray(weight.type.qparams.scale), len(weight.data)).reshape(groups, -1)
         nearest = np.rint(w / scale[..., None])
         limit = int(np.abs(nearest).max())  # as many bits as the scales were chosen for
-        codes = round_with_feedback(w, moments.covariance, scale, limit, self.sweeps)
-        before, after = (float(output_error(w, q, moments.covariance, scale).sum()) for q in (nearest, codes))
+        codes = round_with_feedback(w, hessian, scale, limit, self.sweeps)
+        before, after = (float(output_error(w, q, hessian, scale).sum()) for q in (nearest, codes))
         if after >= before:
             return Note(layer.node.name, "round-layer", False, "the nearest codes are no worse")
         set_weights(graph, layer.node, _reals(codes, scale, weight.data))
