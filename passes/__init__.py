@@ -15,8 +15,11 @@ from qcc.passes import (
     eliminate_dead,
     # float to annotated graph
     fuse_epilogues,
+    equalize,
     calibrate,
     choose_qparams,
+    correct_bias,
+    round_weights,
     # annotated to integer graph
     quantize_ops,
     # integer to planned graph
@@ -30,7 +33,9 @@ __all__ = [
     "calibrate",
     "canonicalize",
     "choose_qparams",
+    "correct_bias",
     "eliminate_dead",
+    "equalize",
     "fold_affine",
     "fold_batch_norm",
     "fold_constants",
@@ -41,4 +46,5 @@ __all__ = [
     "plan_accumulators",
     "quantize_ops",
     "remove_dead_channels",
+    "round_weights",
 ]

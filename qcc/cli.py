@@ -156,6 +156,11 @@ def main() -> None:
 @tune_option
 @tune_file_option
 @click.option("--no-float", is_flag=True, help="Integers only: proved on the built code, or an error.")
+@click.option(
+    "--corrections/--no-corrections",
+    default=True,
+    help="Correct scales, biases and rounding where that helps on calibration samples.",
+)
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option

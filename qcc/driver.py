@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
 
 KEPT_SAMPLES = 16
+CORRECTION_SAMPLES, CORRECTION_BYTES = 100, 2**27  # kept in memory for the passes that correct
 SYNTHETIC_ELEMENTS = 2**26  # of all samples: large images get fewer
 FLOAT_STAGE, QUANTIZE_STAGE = "1-float", "2-quantize"  # also the folders of dumps
 
@@ -90,10 +93,15 @@ def compile_graph(
     if options.precision == "float32":
         next(_remembering(made, data), None)
         return made
+    samples, batches = _first_samples(_remembering(made, data))
     ctx.resources.update(
-        calibration=_remembering(made, data),
+        calibration=batches,
         calibration_samples=data.samples or 0,
+        correction_samples={} if made.synthetic else samples,
         observer_factory=float_runtime.observer,
+        channel_observer_factory=partial(float_runtime.observer, layout_free=False),
+        runner=float_runtime.runner,
+        evaluate=float_runtime.evaluate,
         full_statistics=options.save_stats is not None,
     )
     if statistics is not None:
@@ -110,12 +118,16 @@ def compile_graph(
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
     granularity = find_target(options.target).channel_granularity
+    # statistics in a file are those of the graph as it is; equalization would make another one of it
+    from_file = options.stats is not None or options.save_stats is not None
     qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
     return ",".join(
         (
             "fuse-epilogues",
+            *(("equalize",) if options.corrections and not from_file else ()),
             f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}",
             f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
+            *(("correct-bias", "round-weights") if options.corrections else ()),
             f"quantize-ops{{strict={str(options.strict).lower()}}}",
             "fold-zero-points",
             "plan-accumulators",
@@ -186,6 +198,22 @@ def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
         x[::2] = np.abs(x[::2])
         samples[value.name] = x.astype(np.float32)
     return samples
+
+
+def _first_samples(
+    batches: Iterator[Mapping[str, NDArray[Any]]],
+) -> tuple[Batch, Iterator[Mapping[str, NDArray[Any]]]]:
+    """The first samples, for corrections, and all batches, those of these samples included."""
+    head: list[Mapping[str, NDArray[Any]]] = []
+    count = size = 0
+    for batch in batches:
+        head.append(batch)
+        count += len(next(iter(batch.values())))
+        size += sum(a.nbytes for a in batch.values())
+        if count >= CORRECTION_SAMPLES or size >= CORRECTION_BYTES:
+            break
+    joined = {name: np.concatenate([b[name] for b in head])[:CORRECTION_SAMPLES] for name in head[0]}
+    return joined, chain(head, batches)
 
 
 def _remembering(made: Compilation, data: CalibrationData) -> Iterator[Mapping[str, NDArray[Any]]]:

@@ -13,8 +13,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from qcc.ir import interpreter
 from qcc.ir.errors import QccError
-from qcc.ir.graph import Graph, Value
+from qcc.ir.graph import Graph, Node, Value
 from qcc.onnx_exporter import export
 
 Array = NDArray[Any]
@@ -36,7 +37,8 @@ _RUNTIME_ERRORS = (
 )
 # The first, from opset 21 on, writes QuantizeLinear nodes that contradict themselves, for QDQ around a Transpose. The
 # second lets zeros that a Pad put around an image become the padding of a max pool, which never wins.
-_DISABLED = ["QDQPropagationTransformer", "Pad_Fusion"]
+# The third quantizes float weights, per tensor, wherever a layer's operand and result have QDQ nodes.
+_DISABLED = ["QDQPropagationTransformer", "Pad_Fusion", "WeightBiasQuantization"]
 _FATAL = 4  # log severity: errors arrive as exceptions
 _OBSERVED_BYTES = 32 * 2**20  # of all observed tensors of one call
 _OUTPUT_BATCH = 64
@@ -169,7 +171,9 @@ class FloatRuntime:
         return shaped
 
 
-def observer(graph: Graph, values: Sequence[Value]) -> Callable[[Mapping[str, Array], Observer], None]:
+def observer(
+    graph: Graph, values: Sequence[Value], *, layout_free: bool = True
+) -> Callable[[Mapping[str, Array], Observer], None]:
     """What calibration runs a float graph with: a function of a batch and of a recorder of (value, array).
 
     Arrays may come channels-first, and one value in several pieces; they hold what they do until the recorder returns.
@@ -182,6 +186,33 @@ def observer(graph: Graph, values: Sequence[Value]) -> Callable[[Mapping[str, Ar
                 record(value, observed[value.name])
 
     return observe
+
+
+def runner(graph: Graph, *, fake_quant: bool) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """``FloatRuntime.run`` of ``graph``: what corrections measure their effect with."""
+    return FloatRuntime(graph, fake_quant=fake_quant).run
+
+
+def evaluate(node: Node, operands: list[Array | None]) -> Array:
+    """One float node on arrays that hold samples along axis 0: interpreter.evaluate, faster where there is much to do."""
+    if not node.op.macs(node.signature):
+        return interpreter.evaluate(node, operands)
+    graph = Graph("node")
+    values: list[Value | None] = []
+    inputs: dict[str, Array] = {}
+    for value, array in zip(node.inputs, operands, strict=True):
+        if value is None or array is None:
+            values.append(None)
+        elif value.is_constant:
+            values.append(graph.constant(array, value.name, value.type.with_qparams(None)))
+        else:
+            made = graph.add_input(value.name, value.type.with_qparams(None))
+            values.append(made)
+            inputs[made.name] = array
+    made_node = graph.add_node(node.op, values, node.output.type.with_qparams(None), node.name)
+    graph.add_output(made_node.output)
+    (result,) = FloatRuntime(graph).run(inputs).values()
+    return result
 
 
 def run_onnx(model: str | Path | SerializableModel, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -24,6 +24,7 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``corrections``: equalization, bias correction and weight rounding, each kept where it helps on real samples.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
     ``stats``: a file of statistics that takes the place of calibration data; ``save_stats``: where to write one.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
@@ -46,6 +47,7 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
+    corrections: bool = True
     qspec: str = ""
     stats: Path | None = None
     save_stats: Path | None = None
