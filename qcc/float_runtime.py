@@ -135,6 +135,8 @@ class FloatRuntime:
             self._buffers = {n: np.require(a, np.float32, ["C", "W"]) for n, a in found}
             self._shapes = shapes
             return
+        if all(name in feed for name in names):
+            return
         binding = self._session.io_binding()
         for name, array in feed.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
@@ -178,7 +180,7 @@ def observer(
 
     Arrays may come channels-first, and one value in several pieces; they hold what they do until the recorder returns.
     """
-    runtime = FloatRuntime(graph, values, layout_free=True)
+    runtime = FloatRuntime(graph, values, layout_free=layout_free)
 
     def observe(batch: Mapping[str, Array], record: Observer) -> None:
         for observed in runtime.observed(batch, reuse=True):
