@@ -16,10 +16,11 @@ from qcc.passes.channel_groups import FIXED, ChannelGroups, channel_groups, line
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.graph_error import Arrays, GraphError, no_samples
 from qcc.passes.graph_statistics import Batch, Observe
+from qcc.passes.layerwise import sample_count
 
 Reals = NDArray[np.float64]
 
-SAMPLES = 32
+SAMPLES = 32  # at least, of those there are
 _EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 _SMALLEST = 2.0**-8  # of the largest range of a tensor: narrower channels count as this wide
 _WORTH = 0.98  # of the predicted noise: what is not below is left alone
@@ -70,7 +71,7 @@ class Equalize(Pass):
 
     def _noise(self, graph: Graph, error: GraphError, ctx: PassContext) -> float:
         """Of ``graph`` after calibration and choose-qparams, on a few samples."""
-        samples = {name: array[:SAMPLES] for name, array in error.fit.items()}
+        samples = _some(graph, error.fit)
         shared = {k: v for k, v in ctx.resources.items() if k == "observer_factory"}
         trial = PassContext({**shared, "calibration": [samples]})
         copy = graph.clone()
@@ -129,7 +130,7 @@ class _Cluster:
 def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) -> list[_Cluster]:
     groups = channel_groups(graph)
     observe = ctx.resources.get("channel_observer_factory", _interpret)(graph, _computed(graph))
-    measured = _measure(observe, groups, {n: a[:SAMPLES] for n, a in samples.items()})
+    measured = _measure(observe, groups, _some(graph, samples))
     root = _roots(graph, groups)
     share = np.zeros(groups.count)
     for value in _computed(graph):
@@ -234,6 +235,11 @@ def _interpret(graph: Graph, values: list[Value]) -> Observe:
         interpreter.run(graph, batch, observe=record)
 
     return observe
+
+
+def _some(graph: Graph, samples: Arrays) -> Arrays:
+    """As many as is quick."""
+    return {name: array[: max(SAMPLES, sample_count(graph, array))] for name, array in samples.items()}
 
 
 def _measure(
