@@ -14,7 +14,7 @@ class CorrectBias(Pass):
 
     Nagel et al. 2019, Data-Free Quantization, section 4.2, with data in the place of assumptions. The mean error is
     that of the accumulator, float minus fake-quant, over samples and positions; ``shrink``: less what chance
-    contributes to the mean of few samples. Kept where the error of the outputs falls on samples it did not see.
+    contributes to the mean of few samples. Kept where the error of the outputs falls on the samples.
     Reads ctx.resources: see GraphError and layers; declines without samples.
     """
 
@@ -30,7 +30,7 @@ class CorrectBias(Pass):
         if error is None:
             return PassResult(False, (no_samples(graph, self.name),))
         corrected = graph.clone()
-        for layer in layers(error.source, corrected, error.fit, ctx, "correcting biases"):
+        for layer in layers(error.source, corrected, error.samples, ctx, "correcting biases"):
             errors = layer.settle()
             add_to_bias(corrected, layer.node, shrunk_mean(errors) if self.shrink else errors.mean(axis=0))
         note = error.note(graph, self.name, error.noise(graph), error.noise(corrected))

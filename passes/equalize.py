@@ -36,8 +36,8 @@ class Equalize(Pass):
     and a (0, 1/4 ... 1) minimizes the predicted noise, of activations and of the reader's weights, over signal.
     ``margin``: r is this much more than was seen. A ReLU6 keeps its bound for the scaled values, so that a channel is
     cut where it leaves ``margin`` times the range seen, and never acts before: for what was seen, the float function
-    stays the same. Tried with a up to 1 and up to 1/2; the better is kept if the error of the outputs falls on samples
-    it did not see, ranges being chosen by ``observer``. Reads ctx.resources: see GraphError; ``channel_observer_factory``
+    stays the same. Tried with a up to 1 and up to 1/2; the better is kept if the error of the outputs falls on the
+    samples, ranges being chosen by ``observer``. Reads ctx.resources: see GraphError; ``channel_observer_factory``
     (optional), (graph, values) -> Observe, arrays channels-last; the interpreter where absent. Declines without samples.
     """
 
@@ -52,7 +52,7 @@ class Equalize(Pass):
         error = GraphError.of(graph, ctx)
         if error is None:
             return PassResult(False, (no_samples(graph, self.name),))
-        clusters = _clusters(graph, error.fit, self.margin, ctx)
+        clusters = _clusters(graph, error.samples, self.margin, ctx)
         before = self._noise(graph, error, ctx)
         best, best_graph, best_notes = before, None, list[Note]()
         for strongest in (1.0, 0.5):
@@ -71,7 +71,7 @@ class Equalize(Pass):
 
     def _noise(self, graph: Graph, error: GraphError, ctx: PassContext) -> float:
         """Of ``graph`` after calibration and choose-qparams, on a few samples."""
-        samples = _some(graph, error.fit)
+        samples = _some(graph, error.samples)
         shared = {k: v for k, v in ctx.resources.items() if k == "observer_factory"}
         trial = PassContext({**shared, "calibration": [samples]})
         copy = graph.clone()

@@ -14,24 +14,22 @@ from qcc.ir.graph import Graph, Value
 from qcc.ir.ops.shape import Reshape
 from qcc.ir.ops.softmax import Softmax
 from qcc.passes.base import Note, PassContext
+from qcc.passes.layerwise import sample_count
 
 Arrays = dict[str, NDArray[np.float32]]
+_JUDGED_MACS = 1e10  # of the samples, in each run of the graph
 Run = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
-
-_CHECKED = 4  # one sample of so many is kept from the corrections, to judge them
-_FEWEST = 8  # with fewer samples all serve both ends
 
 
 @dataclass(frozen=True)
 class GraphError:
-    """``fit``: the samples a correction may learn from; ``check``: those it is judged on; ``source``: the graph before
-    the first correction, same nodes; ``reference``: its float outputs.
+    """``samples``: what a correction may learn from, and is judged on; ``source``: the graph before the first
+    correction, same nodes; ``reference``: its float outputs.
 
     A softmax at the end is looked through, up to what it ignores: it hides errors of samples that are easy.
     """
 
-    fit: Arrays
-    check: Arrays
+    samples: Arrays
     source: Graph
     reference: Arrays
     run: Callable[[Graph, bool, Arrays], Arrays]
@@ -45,13 +43,7 @@ class GraphError:
         samples: Arrays | None = ctx.resources.get("correction_samples")
         if not samples:
             return None
-        count = len(next(iter(samples.values())))
-        chosen = np.arange(count) % _CHECKED == _CHECKED - 1
-        if count < _FEWEST:
-            fit = check = samples
-        else:
-            fit = {name: array[~chosen] for name, array in samples.items()}
-            check = {name: array[chosen] for name, array in samples.items()}
+        samples = {name: array[: sample_count(graph, array, _JUDGED_MACS)] for name, array in samples.items()}
         runner = ctx.resources.get("runner", _interpret)
 
         def run(graph: Graph, fake_quant: bool, inputs: Arrays) -> Arrays:
@@ -63,11 +55,11 @@ class GraphError:
             if kept is None or [n.name for n in kept.nodes] != [n.name for n in graph.nodes]:
                 ctx.resources["uncorrected"] = kept = graph
             source = kept
-        return GraphError(fit, check, source, run(source, False, check), run)
+        return GraphError(samples, source, run(source, False, samples), run)
 
     def noise(self, graph: Graph) -> float:
         """Noise over signal of the fake-quant outputs, the mean over outputs; lower is better."""
-        outputs = self.run(graph, True, self.check)
+        outputs = self.run(graph, True, self.samples)
         shares = []
         for name, reference in self.reference.items():
             signal = float((reference.astype(np.float64) ** 2).sum())
@@ -77,11 +69,11 @@ class GraphError:
 
     def note(self, graph: Graph, rule: str, before: float, after: float) -> Note:
         """What the correction ``rule`` brought, and whether it is kept."""
-        count = len(next(iter(self.check.values())))
+        count = len(next(iter(self.samples.values())))
         what = f"SQNR {decibels(before):.2f} dB would become {decibels(after):.2f} dB"
         if after < before:
             what = f"SQNR {decibels(before):.2f} dB becomes {decibels(after):.2f} dB"
-        return Note(graph.outputs[0].name, rule, after < before, f"{what} on {count} samples it did not see")
+        return Note(graph.outputs[0].name, rule, after < before, f"{what} on {count} samples")
 
 
 def no_samples(graph: Graph, rule: str) -> Note:

@@ -71,11 +71,11 @@ def weight_of(node: Node) -> Value | None:
     return weight if weight.data is not None and weight.type.qparams is not None else None
 
 
-def sample_count(graph: Graph, array: NDArray[np.float32]) -> int:
-    """How many samples to walk with: as many as a few seconds and some hundred megabytes allow."""
+def sample_count(graph: Graph, array: NDArray[np.float32], budget: float = _MACS) -> int:
+    """How many samples to walk with: as many as ``budget`` MACs, a few seconds, and some hundred megabytes allow."""
     macs = sum(n.op.macs(n.signature) for n in graph.nodes) or 1
     largest = max((n.output.type.bytes for n in graph.nodes), default=1)
-    return min(len(array), max(_FEWEST, int(min(_MACS / macs, _BYTES / largest))))
+    return min(len(array), max(_FEWEST, int(min(budget / macs, _BYTES / largest))))
 
 
 def set_weights(graph: Graph, node: Node, data: NDArray[np.float32]) -> None:

@@ -20,7 +20,7 @@ class RoundWeights(Pass):
     Closed form, layer by layer, from the covariance of the quantized inputs (passes/moments.py, error_feedback.py),
     then ``sweeps`` rounds of coordinate descent; the bias takes up the mean error that is left. Weights become multiples
     of their scale, so that quantize-ops finds these codes. ``limit``: filters with more weights are left alone, as time
-    and memory grow with the cube and the square. Kept where the error of the outputs falls on samples it did not see.
+    and memory grow with the cube and the square. Kept where the error of the outputs falls on the samples.
     Reads ctx.resources: see GraphError and layers; declines without samples.
     """
 
@@ -37,7 +37,7 @@ class RoundWeights(Pass):
         if error is None:
             return PassResult(False, (no_samples(graph, self.name),))
         rounded, notes = graph.clone(), []
-        for layer in layers(error.source, rounded, error.fit, ctx, "rounding weights"):
+        for layer in layers(error.source, rounded, error.samples, ctx, "rounding weights"):
             notes.append(self._round(rounded, layer))
             add_to_bias(rounded, layer.node, shrunk_mean(layer.settle()))
         note = error.note(graph, self.name, error.noise(graph), error.noise(rounded))
