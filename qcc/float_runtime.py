@@ -54,7 +54,8 @@ class FloatRuntime:
     """A float or annotated graph in onnxruntime.
 
     ``observe``: computed values that ``observed`` yields; ``layout_free``: they may come channels-first, which
-    saves transposes and is enough for statistics over whole tensors. ``fake_quant``: values with qparams are
+    saves transposes and is enough for statistics over whole tensors. ``peaks``: those of which the largest element of
+    each channel will do, where they have channels and that saves handing them out. ``fake_quant``: values with qparams are
     rounded to them. ``threads``: 0 means one for each processor of this process. Raises QccError.
     """
 
@@ -65,11 +66,12 @@ class FloatRuntime:
         threads: int = 0,
         *,
         layout_free: bool = False,
+        peaks: Sequence[Value] = (),
         fake_quant: bool = False,
     ) -> None:
         self.graph = graph
         self.observe = [v for v in observe if not v.is_constant]
-        exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free)
+        exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free, peaks=peaks)
         self._tensors = exported.observed
         self._stacks = isinstance(exported.batch, str)
         content = exported.model.SerializeToString()
@@ -110,6 +112,7 @@ class FloatRuntime:
         arrays, count = self._checked(inputs)
         size = size if self._stacks else 1
         names = list(self._tensors.values()) if observe else list(self.graph.output_names)
+        size = -(-count // -(-count // size))  # pieces of one size as far as possible: then buffers fit again
         for start in range(0, count, size):
             feed = {n: a[start : start + size] for n, a in arrays.items()}
             if not self._stacks:
@@ -169,12 +172,15 @@ class FloatRuntime:
         return shaped
 
 
-def observer(graph: Graph, values: Sequence[Value]) -> Callable[[Mapping[str, Array], Observer], None]:
+def observer(
+    graph: Graph, values: Sequence[Value], peaks: Sequence[Value] = ()
+) -> Callable[[Mapping[str, Array], Observer], None]:
     """What calibration runs a float graph with: a function of a batch and of a recorder of (value, array).
 
     Arrays may come channels-first, and one value in several pieces; they hold what they do until the recorder returns.
+    Of ``peaks`` there may be no more than the largest elements.
     """
-    runtime = FloatRuntime(graph, values, layout_free=True)
+    runtime = FloatRuntime(graph, values, layout_free=True, peaks=peaks)
 
     def observe(batch: Mapping[str, Array], record: Observer) -> None:
         for observed in runtime.observed(batch, reuse=True):
