@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,9 @@ Record = Callable[[Value, NDArray[Any]], None]
 Observe = Callable[[Batch, Record], None]
 
 KEPT_SAMPLES, KEPT_BYTES = 32, 16 * 2**20  # at most so many samples, in so much memory, but at least one
-_HASHED = 512  # elements of each input of a sample
-# Histograms count at most so many samples: all of them, or those whose keys end in more zero bits, two for each layer.
-COUNTED_SAMPLES, LAYERS = 256, 8
-_WAITING_SAMPLES, _WAITING_BYTES = 32, 2**20  # of one layer, until they are counted together
+_HASHED = 256  # elements of each input of a sample, at most
+# Histograms count at most so many samples: all, or those whose keys end in so many zero bits. Layer n ends in n.
+COUNTED_SAMPLES, LAYERS = 192, 16
 
 
 @dataclass
@@ -46,15 +46,13 @@ class SampleSketch:
         size = sum(v.type.bytes for v in graph.inputs) or 1
         return SampleSketch(max(1, min(KEPT_SAMPLES, KEPT_BYTES // size)))
 
-    def update(self, batch: Batch) -> list[int]:
+    def update(self, batch: Batch) -> NDArray[np.uint64]:
         """Add the samples of a batch; returns their keys."""
         keys = _keys(batch)
-        bound = max(self.samples) if len(self.samples) >= self.limit else 2**64
-        for index, key in enumerate(keys):
-            if key < bound:
-                self.samples[key] = {name: array[index].copy() for name, array in batch.items()}
-                self._trim()
-                bound = max(self.samples) if len(self.samples) >= self.limit else 2**64
+        largest = max(self.samples) if len(self.samples) >= self.limit else 2**64
+        for index in np.flatnonzero(keys < largest) if largest < 2**64 else range(len(keys)):
+            self.samples[int(keys[index])] = {name: array[index].copy() for name, array in batch.items()}
+            self._trim()
         return keys
 
     def merge(self, other: SampleSketch) -> None:
@@ -72,22 +70,33 @@ class SampleSketch:
             del self.samples[key]
 
 
-def _keys(batch: Batch) -> list[int]:
-    hashed = []
-    for name in sorted(batch):
-        rows = batch[name].reshape(len(batch[name]), -1)
-        hashed.append(np.ascontiguousarray(rows[:, :: max(1, rows.shape[1] // _HASHED)]))
-    digests = (
-        hashlib.blake2b(b"".join(a.tobytes() for a in rows), digest_size=8)
-        for rows in zip(*hashed, strict=True)
-    )
-    return [int.from_bytes(d.digest(), "big") for d in digests]
+def _keys(batch: Batch) -> NDArray[np.uint64]:
+    """A hash of each sample: sum of its words times odd numbers, modulo 2^64, and then mixed (Steele et al. 2014)."""
+    keys = np.zeros(len(next(iter(batch.values()), ())), np.uint64)
+    for number, name in enumerate(sorted(batch)):
+        rows = batch[name].reshape(len(keys), -1)
+        kept = np.ascontiguousarray(rows[:, :: max(1, -(-rows.shape[1] // _HASHED))])
+        words = kept.view(np.uint32 if kept.itemsize % 4 == 0 else np.uint8)
+        keys += words @ _odd_numbers(number, words.shape[1])
+    return _mixed(keys)
 
 
-def layer_of(key: int) -> int:
-    """The layer of histograms that a sample counts in: a quarter of the samples of one layer would be in the next."""
-    zeros = (key & -key).bit_length() - 1 if key else 64
-    return min(zeros // 2, LAYERS - 1)
+@cache
+def _odd_numbers(row: int, count: int) -> NDArray[np.uint64]:
+    return _mixed(np.arange(count, dtype=np.uint64) + np.uint64(row << 32)) | np.uint64(1)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64: numbers that look random, all different for different ``x``."""
+    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _layers(keys: NDArray[np.uint64]) -> list[int]:
+    """The layers of histograms that samples count in; a layer has as many as all behind it."""
+    return [min((key & -key).bit_length() - 1, LAYERS - 1) if key else LAYERS - 1 for key in keys.tolist()]
 
 
 @dataclass
@@ -179,12 +188,10 @@ def collect(
         count = len(next(iter(batch.values())))
         if count == 0:
             continue
-        for value in values:
-            tensors[value.name].count += count * value.type.elements
-        observe(batch, _checking(tensors, lambda tensor, array: tensor.extend(array, 0)))
+        observe(batch, _checking(tensors, TensorStatistics.extend))
         for tensor in tensors.values():
             tensor.end_batch()
-        layers = [layer_of(key) for key in found.sketch.update(batch)]
+        layers = _layers(found.sketch.update(batch))
         for layer in layers:
             found.seen[layer] += 1
         if counting is not None:
@@ -194,37 +201,43 @@ def collect(
         raise PassError("the calibration data is empty", hint="give at least one sample")
     if counting is not None:
         counting.finish()
+    for value in values:
+        tensors[value.name].count = found.count * value.type.elements
     return found
 
 
 class _Counting:
-    """Runs samples for the histograms, those of one layer together."""
+    """Runs samples for the histograms, those of one layer together, and late: most are dropped while they wait."""
 
     def __init__(self, observe: Observe, found: GraphStatistics, sample_bytes: int) -> None:
         self._observe = observe
         self._found = found
         self._waiting: dict[int, list[Arrays]] = {}
-        self._limit = max(1, min(_WAITING_SAMPLES, _WAITING_BYTES // sample_bytes))
+        self._first = 0
+        self._limit = max(1, min(COUNTED_SAMPLES, KEPT_BYTES // sample_bytes))
 
     def add(self, batch: Batch, layers: list[int]) -> None:
-        """Add those samples that may be kept."""
-        first = self._found.first_layer
+        """Add those samples that may be kept; drop what can no longer be."""
+        if self._found.first_layer > self._first:
+            self._first = self._found.first_layer
+            for layer in [n for n in self._waiting if n < self._first]:
+                del self._waiting[layer]
+            for tensor in self._found.tensors.values():
+                tensor.keep_layers(self._first)
         for index, layer in enumerate(layers):
-            if layer < first:
+            if layer < self._first:
                 continue
             waiting = self._waiting.setdefault(layer, [])
             waiting.append({name: array[index].copy() for name, array in batch.items()})
-            if len(waiting) >= self._limit:
-                self._count(layer)
+            if sum(map(len, self._waiting.values())) > self._limit:
+                self._count(max(self._waiting, key=lambda n: len(self._waiting[n])))
 
     def finish(self) -> None:
-        """Count those that wait, and drop the layers that do not stay."""
-        first = self._found.first_layer
+        """Count those that wait."""
         for layer in sorted(self._waiting):
-            if layer >= first:
-                self._count(layer)
+            self._count(layer)
         for tensor in self._found.tensors.values():
-            tensor.keep_layers(first)
+            tensor.keep_layers(self._first)
 
     def _count(self, layer: int) -> None:
         samples = self._waiting.pop(layer)

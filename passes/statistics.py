@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from math import floor, frexp, ldexp
+from math import floor, frexp, isfinite, ldexp
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,13 @@ class MovingRange:
         low, high = (share * a + b for a, b in zip(self.decayed, later.decayed, strict=True))
         return MovingRange(self.batches + later.batches, self.first, (low, high))
 
+    def then_batch(self, low: float, high: float) -> MovingRange:
+        """``self.then(of_batch(low, high))``, at once."""
+        old_low, old_high = self.decayed
+        kept = 1 - AVERAGING
+        decayed = kept * old_low + AVERAGING * low, kept * old_high + AVERAGING * high
+        return MovingRange(self.batches + 1, self.first if self.batches else (low, high), decayed)
+
     @property
     def range(self) -> tuple[float, float]:
         """(low, high) after the last batch; the average starts at the first one."""
@@ -74,21 +81,22 @@ class TensorStatistics:
         self.layers: dict[int, NDArray[np.int64]] = {}  # each s64[BINS]
         self.moving = MovingRange()
         self._batch = (np.inf, -np.inf)  # extremes of the batch that has not ended
+        self._covered = (0.0, 0.0)
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """The histogram, s64[BINS], or empty where nothing was counted."""
         return np.sum(list(self.layers.values()), axis=0) if self.layers else NO_COUNTS
 
-    def extend(self, x: NDArray[Any], count: int | None = None) -> None:
-        """Add the extremes of ``x`` (float32), a batch or a part of one; it stands for ``count`` elements, or its own.
+    def extend(self, x: NDArray[Any]) -> None:
+        """Add ``x`` (float32), a batch or a part of one, to count and extremes.
 
         Raises ValueError, and adds nothing, if an element is not finite.
         """
         if x.size == 0:
             return
         low, high = self._extremes(x)
-        self.count += x.size if count is None else count
+        self.count += x.size
         self.min, self.max = min(self.min, low), max(self.max, high)
         self._batch = min(self._batch[0], low), max(self._batch[1], high)
 
@@ -107,8 +115,10 @@ class TensorStatistics:
         # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
         # float32 would underflow.
         wide = picked if self.exponent <= 0 else picked.astype(np.float64)
-        index = np.floor(wide * wide.dtype.type(2.0**-self.exponent)).astype(np.int64)
-        index -= self.first
+        scaled = wide * wide.dtype.type(2.0**-self.exponent)
+        index = (scaled if low >= 0 else np.floor(scaled)).astype(np.int64)
+        if self.first:
+            index -= self.first
         counts = self._layer(layer)
         counts += np.bincount(index, minlength=BINS)
 
@@ -121,7 +131,7 @@ class TensorStatistics:
     def end_batch(self) -> None:
         """The batch is complete: its extremes enter the moving average."""
         if self._batch[0] <= self._batch[1]:
-            self.moving = self.moving.then(MovingRange.of_batch(*self._batch))
+            self.moving = self.moving.then_batch(*self._batch)
         self._batch = (np.inf, -np.inf)
 
     def merge(self, other: TensorStatistics) -> None:
@@ -160,7 +170,7 @@ class TensorStatistics:
 
     def _extremes(self, x: NDArray[Any]) -> tuple[float, float]:
         low, high = 0.0 if self.never_negative else float(x.min()), float(x.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if not (isfinite(low) and isfinite(high)):
             raise ValueError(f"the elements are not finite: they span {low} to {high}")
         return low, high
 
@@ -169,6 +179,9 @@ class TensorStatistics:
 
     def _cover(self) -> None:
         """Let the bins cover [min, max], merging what was counted."""
+        if self._covered == (self.min, self.max) and self.layers:
+            return
+        self._covered = self.min, self.max
         exponent = _exponent(self.min, self.max)
         first = floor(ldexp(self.min, -exponent))
         if (exponent, first) == (self.exponent, self.first):

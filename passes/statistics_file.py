@@ -46,10 +46,7 @@ def save_statistics(statistics: GraphStatistics, path: Path) -> None:
             [(t.min, t.max, *t.moving.first, *t.moving.decayed) for t in tensors], np.float64
         ).reshape(-1, _REALS),
         "integers": np.array(
-            [
-                (t.count, t.moving.batches, t.exponent, t.first, len(t.layers))
-                for t in tensors
-            ],
+            [(t.count, t.moving.batches, t.exponent, t.first, len(t.layers)) for t in tensors],
             np.int64,
         ).reshape(-1, _INTEGERS),
         "layers": np.array([(n, start, end - start) for n, start, end, _ in layers], np.int64).reshape(
@@ -121,9 +118,7 @@ def _layers(table: NDArray[Any], counts: NDArray[Any]) -> Iterator[tuple[int, ND
         raise ValueError("it holds other counts than its header says")
 
 
-def _tensor(
-    real: list[float], integer: list[int], layers: dict[int, NDArray[np.int64]]
-) -> TensorStatistics:
+def _tensor(real: list[float], integer: list[int], layers: dict[int, NDArray[np.int64]]) -> TensorStatistics:
     made = TensorStatistics()
     made.min, made.max = real[:2]
     made.moving = MovingRange(integer[1], (real[2], real[3]), (real[4], real[5]))
