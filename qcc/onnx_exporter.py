@@ -51,10 +51,12 @@ def export(
     batch: str | int = "N",
     observe: Sequence[Value] = (),
     layout_free: bool = False,
+    peaks: Sequence[Value] = (),
 ) -> Export:
     """``graph`` with the values of ``observe`` as additional outputs.
 
-    ``layout_free`` exposes an observed value as it is computed, channels-first: no Transpose is kept for it.
+    ``layout_free`` exposes an observed value as it is computed, channels-first: no Transpose is kept for it. Of the
+    images among ``peaks`` only the largest element of each channel is exposed, [N, C, 1, 1].
     """
     carried = carried_values(graph)
     if carried is None:
@@ -77,6 +79,9 @@ def export(
         tensor = writer.tensor(value)
         if layout_free:
             tensor = writer.channels_first.get(id(value), tensor)
+        if value in peaks and value.type.rank == 4:
+            image = writer.channels_first.get(id(value)) or writer.to_channels_first(writer.tensor(value), 4)
+            tensor = writer.node("GlobalMaxPool", [image], f"{value.name}_peaks")
         observed[value.name] = tensor
     listed = {o.name for o in outputs}
     extra = [ValueInfoProto(name=t) for t in dict.fromkeys(observed.values()) if t not in listed]
