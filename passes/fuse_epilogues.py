@@ -34,6 +34,8 @@ class FuseEpilogues(Pass):
 def _sole_user_problem(graph: Graph, value: Value) -> str:
     if graph.is_output(value):
         return "the value is a graph output"
+    if value.type.qparams is not None:
+        return "the model rounds the value"
     if len(value.users) != 1:
         return f"the value has {len(value.users)} users"
     return ""
@@ -63,6 +65,8 @@ def _residual_problem(graph: Graph, add: Node, value: Value) -> str:
     weight = producer.op.quant_rule().weight
     if weight is None or producer.input(weight).data is None:
         return f"{producer.op.name} has no weights whose scale could be matched to the other operand"
+    if producer.input(weight).type.qparams is not None:
+        return "the model brings the scales of the weights"
     if other is value:
         return "both operands are the same value"
     if value.type.shape != add.output.type.shape or other.type.shape != add.output.type.shape:
@@ -132,6 +136,7 @@ def _largest_single_source(graph: Graph, root: Node, position: dict[int, int]) -
             and _may_join_table(v.producer)
             and not v.fused
             and not graph.is_output(v)
+            and v.type.qparams is None
             and all(id(u) in inside for u in v.users)
         ]
         if not ready:

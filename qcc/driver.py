@@ -18,8 +18,12 @@ from qcc.calibration_data import CalibrationData
 from qcc.ir.errors import ImportModelError, PassError, QccError
 from qcc.ir.graph import Graph
 from qcc.ir.location import Location
+from qcc.ir.ops.fake_quant import FakeQuant
 from qcc.options import CompileOptions
+from qcc.passes.adopt_qparams import AdoptQParams, undictated
 from qcc.passes.base import Note, PassContext
+from qcc.passes.calibrate import observed_values
+from qcc.passes.fuse_epilogues import FuseEpilogues
 from qcc.passes.graph_statistics import GraphStatistics
 from qcc.passes.manager import PassManager, parse_pipeline
 from qcc.passes.statistics_file import load_statistics, save_statistics
@@ -113,6 +117,7 @@ def quantize_pipeline(options: CompileOptions) -> str:
     qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
     return ",".join(
         (
+            "adopt-qparams",
             "fuse-epilogues",
             f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}",
             f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
@@ -165,7 +170,7 @@ def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationDa
     if source is not None:
         return calibration_data.load_calibration(source, inputs)
     made.synthetic = True
-    if made.options.precision == "int8":
+    if made.options.precision == "int8" and not _fully_quantized(made.float_graph):
         warn(
             "no calibration data: ranges come from synthetic noise, and the accuracy on real inputs is not known; "
             "give about 100 real samples with --calib"
@@ -173,8 +178,19 @@ def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationDa
     return calibration_data.load_calibration(synthetic_samples(made.float_graph, made.options), inputs)
 
 
+def _fully_quantized(graph: Graph) -> bool:
+    """Whether the model brings the qparams of every value that needs some, so that there is nothing to calibrate."""
+    adopted = graph.clone()
+    for made in (AdoptQParams(), FuseEpilogues()):
+        made.run(adopted, PassContext())
+    return not undictated(observed_values(adopted))
+
+
 def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
-    """Seeded stand-ins for data: normal noise at several contrasts, every second sample non-negative."""
+    """Seeded stand-ins for data: normal noise at several contrasts, every second sample non-negative.
+
+    An input that the model quantizes itself is uniform over what its codes hold.
+    """
     rng = np.random.default_rng(options.seed)
     elements = sum(value.type.elements for value in graph.inputs)
     count = max(1, min(options.synthetic_samples, SYNTHETIC_ELEMENTS // elements))
@@ -184,6 +200,9 @@ def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
         contrast = np.exp2(rng.uniform(-2, 1, size=(count, *[1] * len(shape))))
         x = rng.normal(size=(count, *shape)) * contrast
         x[::2] = np.abs(x[::2])
+        codes = [u.op.qparams for u in value.users if isinstance(u.op, FakeQuant)]
+        if codes:
+            x = rng.uniform(*codes[0].range, size=(count, *shape))
         samples[value.name] = x.astype(np.float32)
     return samples
 

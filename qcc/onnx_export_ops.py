@@ -270,3 +270,15 @@ def _depth_to_space(w: Writer, node: Node) -> str:
 @exports("space_to_depth")
 def _space_to_depth(w: Writer, node: Node) -> str:
     return _on_image(w, node, "SpaceToDepth", [], blocksize=node.op.attributes()["block"])
+
+
+@exports("fake_quant")
+def _fake_quant(writer: Writer, node: Node) -> str:
+    """A QuantizeLinear-DequantizeLinear pair, with a Clip of the reals in front where codes are fewer."""
+    op: Any = node.op
+    x = writer.tensor(node.input(0))
+    if op.qparams.codes is not None:
+        low, high = op.qparams.range
+        bounds = [writer.scalar(low, f"{node.name}_low"), writer.scalar(high, f"{node.name}_high")]
+        x = writer.node("Clip", [x, *bounds], f"{node.name}_clipped")
+    return writer.pair(x, op.qparams, node.name)

@@ -41,13 +41,15 @@ class Writer:
         """``tensor`` holds ``value``; readers see it quantized and dequantized where that is asked for."""
         qparams = value.type.qparams
         if self.qdq and qparams is not None:
-            scale, zero_point = self._qparams(qparams, value.name)
-            axis = {} if qparams.axis is None else {"axis": qparams.axis}
-            q = self.node("QuantizeLinear", [tensor, scale, zero_point], f"{value.name}_quantized", **axis)
-            tensor = self.node(
-                "DequantizeLinear", [q, scale, zero_point], f"{value.name}_dequantized", **axis
-            )
+            tensor = self.pair(tensor, qparams, value.name)
         self._tensors[id(value)] = tensor
+
+    def pair(self, tensor: str, qparams: QParams, name: str) -> str:
+        """``tensor`` quantized and dequantized."""
+        scale, zero_point = self._qparams(qparams, name)
+        axis = {} if qparams.axis is None else {"axis": qparams.axis}
+        q = self.node("QuantizeLinear", [tensor, scale, zero_point], f"{name}_quantized", **axis)
+        return self.node("DequantizeLinear", [q, scale, zero_point], f"{name}_dequantized", **axis)
 
     def tensor(self, value: Value) -> str:
         """Name of the tensor that holds ``value``; a constant is written when it is first read."""
