@@ -108,6 +108,13 @@ def main() -> None:
     help="Bits and scales, such as: activations=symmetric weights=per-tensor a_bits=6 w_bits=4 narrow=true.",
 )
 @click.option(
+    "--rounding",
+    type=click.Choice(["ties_up", "tflite", "onnx"]),
+    default=CompileOptions.rounding,
+    show_default=True,
+    help="Whose integers: qcc's own, those of TensorFlow Lite's reference kernels, or those of onnxruntime.",
+)
+@click.option(
     "--stats", type=path_type, metavar="FILE", help="Statistics of an earlier run, in place of --calib."
 )
 @click.option(

@@ -123,7 +123,9 @@ def quantize_pipeline(options: CompileOptions) -> str:
             f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
             f"quantize-ops{{strict={str(options.strict).lower()}}}",
             "fold-zero-points",
-            "plan-accumulators",
+            "plan-accumulators"
+            if options.rounding == "ties_up"
+            else f"plan-accumulators{{rounding={options.rounding}}}",
             f"remove-dead-channels{{granularity={granularity}}}"
             if granularity > 1
             else "remove-dead-channels",
