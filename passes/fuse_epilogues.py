@@ -15,19 +15,21 @@ class FuseEpilogues(Pass):
        two candidates the later one, whose accumulator need not wait. The add itself may then be fused by rule 2.
     2. fuse-activation: accumulating op -> clamp or softmax, this being its only user.
     3. fuse-table: elementwise nodes that together are a function of one materialized value.
-    Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
+    ``residuals``: whether rule 1 applies. Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
     """
 
     name = "fuse-epilogues"
     stage = "float"
     exactness = "exact"
+    residuals: bool = True
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set ``fused`` on values; the graph's nodes stay as they are."""
         before = [v.fused for v in graph.values()]
         for value in graph.values():
             value.fused = False
-        notes = [*_fuse_residuals(graph), *_fuse_activations(graph), *_fuse_tables(graph)]
+        residuals = _fuse_residuals(graph) if self.residuals else []
+        notes = [*residuals, *_fuse_activations(graph), *_fuse_tables(graph)]
         return PassResult(before != [v.fused for v in graph.values()], tuple(notes))
 
 

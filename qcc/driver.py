@@ -111,16 +111,43 @@ def compile_graph(
     return made
 
 
+def annotate(
+    source: Any,
+    calibration: object = None,
+    options: CompileOptions | None = None,
+    progress: Progress = lambda what, done, total: None,
+    warn: Warn = lambda message: None,
+) -> Graph:
+    """ONNX file (or ModelProto) to the annotated graph, in which every sum of products is quantized: a model to export."""
+    options = options or CompileOptions()
+    graph = onnx_importer.import_model(source, options.shapes, options.name)
+    ctx = PassContext(progress=progress, warn=warn)
+    made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
+    made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
+    data = _calibration(made, calibration, warn)
+    ctx.resources.update(
+        calibration=data, calibration_samples=data.samples or 0, observer_factory=float_runtime.observer
+    )
+    calibrate, choose = _calibrating(options)
+    passes = f"adopt-qparams,fuse-epilogues{{residuals=false}},{calibrate},{choose}"
+    return PassManager(parse_pipeline(passes), ctx).run(made.float_graph)
+
+
+def _calibrating(options: CompileOptions) -> tuple[str, str]:
+    """The passes that choose ranges, and qparams from them, as text."""
+    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    calibrate = f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}"
+    return calibrate, f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams"
+
+
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
     granularity = find_target(options.target).channel_granularity
-    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
     return ",".join(
         (
             "adopt-qparams",
             "fuse-epilogues",
-            f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}",
-            f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
+            *_calibrating(options),
             f"quantize-ops{{strict={str(options.strict).lower()}}}",
             "fold-zero-points",
             "plan-accumulators"

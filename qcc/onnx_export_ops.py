@@ -274,11 +274,6 @@ def _space_to_depth(w: Writer, node: Node) -> str:
 
 @exports("fake_quant")
 def _fake_quant(writer: Writer, node: Node) -> str:
-    """A QuantizeLinear-DequantizeLinear pair, with a Clip of the reals in front where codes are fewer."""
+    """A QuantizeLinear-DequantizeLinear pair."""
     op: Any = node.op
-    x = writer.tensor(node.input(0))
-    if op.qparams.codes is not None:
-        low, high = op.qparams.range
-        bounds = [writer.scalar(low, f"{node.name}_low"), writer.scalar(high, f"{node.name}_high")]
-        x = writer.node("Clip", [x, *bounds], f"{node.name}_clipped")
-    return writer.pair(x, op.qparams, node.name)
+    return writer.pair(writer.tensor(node.input(0)), op.qparams, node.name)

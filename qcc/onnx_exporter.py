@@ -27,12 +27,15 @@ def export_float(graph: Graph, batch: str | int = "N") -> ModelProto:
     return export(graph, batch=batch).model
 
 
-def export_qdq(graph: Graph, batch: str | int = "N") -> ModelProto:
+def export_qdq(
+    graph: Graph, batch: str | int = "N", *, unsigned: bool = False, float_bias: bool = False
+) -> ModelProto:
     """The fake-quant meaning: every value with qparams passes QuantizeLinear and DequantizeLinear.
 
     Weights are integer initializers with DequantizeLinear per channel, biases s32 at scale s_x * s_w.
+    ``unsigned`` writes activations as u8; ``float_bias`` leaves biases in float.
     """
-    return export(graph, qdq=True, batch=batch).model
+    return export(graph, qdq=True, batch=batch, unsigned=unsigned, float_bias=float_bias).model
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def export(
     batch: str | int = "N",
     observe: Sequence[Value] = (),
     layout_free: bool = False,
+    unsigned: bool = False,
+    float_bias: bool = False,
 ) -> Export:
     """``graph`` with the values of ``observe`` as additional outputs.
 
@@ -60,7 +65,13 @@ def export(
     if carried is None:
         carried, batch = set(), 1
     input_names = [v.name for v in graph.inputs]
-    writer = Writer([*input_names, *graph.output_names], qdq=qdq, carried=carried)
+    writer = Writer(
+        [*input_names, *graph.output_names],
+        qdq=qdq,
+        carried=carried,
+        unsigned=unsigned,
+        float_bias=float_bias,
+    )
     for value in graph.inputs:
         writer.define(value, value.name)
     for node in graph.nodes:
