@@ -11,7 +11,6 @@ import onnx
 from qcc import driver
 from qcc.cli_base import (
     calib_option,
-    console,
     observer_text,
     path_type,
     plugin_option,
@@ -70,6 +69,4 @@ def quantize_command(
     except OSError as error:
         raise QccError(f"cannot write {out}: {error.strerror}") from error
     pairs = sum(n.op_type == "QuantizeLinear" for n in quantized.graph.node)
-    console().print(
-        f"{out}: {len(quantized.graph.node)} nodes, {pairs} of them QuantizeLinear, for {runtime}"
-    )
+    click.echo(f"{out}: {len(quantized.graph.node)} nodes, {pairs} of them QuantizeLinear, for {runtime}")
