@@ -19,6 +19,7 @@ from qcc.ir.errors import ImportModelError, PassError, QccError
 from qcc.ir.graph import Graph
 from qcc.ir.location import Location
 from qcc.ir.ops.fake_quant import FakeQuant
+from qcc.ir.qspec import QSpec
 from qcc.options import CompileOptions
 from qcc.passes.adopt_qparams import AdoptQParams, undictated
 from qcc.passes.base import Note, PassContext
@@ -130,7 +131,14 @@ def annotate(
     )
     calibrate, choose = _calibrating(options)
     passes = f"adopt-qparams,fuse-epilogues{{residuals=false}},{calibrate},{choose}"
-    return PassManager(parse_pipeline(passes), ctx).run(made.float_graph)
+    annotated = PassManager(parse_pipeline(passes), ctx).run(made.float_graph)
+    if QSpec.parse(options.qspec).activations == "symmetric":
+        for (
+            value
+        ) in annotated.values():  # what an integer algorithm dictates (softmax) stays in float instead
+            if value.type.qparams is not None and value.type.qparams.zero_point:
+                value.type = value.type.with_qparams(None)
+    return annotated
 
 
 def _calibrating(options: CompileOptions) -> tuple[str, str]:
