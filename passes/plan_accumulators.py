@@ -141,9 +141,11 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None, rounding: Rou
         rounding == "onnx" and open_
     ):  # ties of float32 that no integer multiplier has: any certified one comes next
         free = certify(real, *bounds)
-        pairs = ((chosen.multiplier, free.multiplier), (chosen.shift, free.shift))
+        kept = chosen.certified
         chosen = Certified(
-            *(np.where(chosen.certified, a, b) for a, b in pairs), chosen.certified | free.certified
+            np.where(kept, chosen.multiplier, free.multiplier),
+            np.where(kept, chosen.shift, free.shift),
+            kept | free.certified,
         )
         reason = f"{open_} of {real.size} channels round apart from onnxruntime at some accumulator"
     proved = bool(chosen.certified.all())

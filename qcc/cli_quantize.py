@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import onnx
 
 from qcc import driver
 from qcc.cli_base import (
@@ -18,11 +17,10 @@ from qcc.cli_base import (
     shape_option,
     warn,
 )
-from qcc.ir.errors import QccError
-from qcc.onnx_exporter import export_qdq
+from qcc.onnx_exporter import save_qdq
 from qcc.options import CompileOptions
 
-# What runtimes ask of a QDQ model: the choices of export_qdq, and a QSpec.
+# What runtimes ask of a QDQ model: the choices of save_qdq, and a QSpec.
 RUNTIMES: dict[str, tuple[dict[str, bool], str]] = {
     "onnxruntime": ({}, ""),
     "openvino": ({"unsigned": True}, ""),
@@ -63,10 +61,5 @@ def quantize_command(
     )
     with progress() as report:
         graph = driver.annotate(model, calib, options, report, warn)
-        quantized = export_qdq(graph, **choices)
-    try:
-        onnx.save(quantized, out)
-    except OSError as error:
-        raise QccError(f"cannot write {out}: {error.strerror}") from error
-    pairs = sum(n.op_type == "QuantizeLinear" for n in quantized.graph.node)
-    click.echo(f"{out}: {len(quantized.graph.node)} nodes, {pairs} of them QuantizeLinear, for {runtime}")
+        nodes, pairs = save_qdq(graph, out, **choices)
+    click.echo(f"{out}: {nodes} nodes, {pairs} of them QuantizeLinear, for {runtime}")

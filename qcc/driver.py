@@ -18,7 +18,7 @@ from qcc.calibration_data import CalibrationData
 from qcc.ir.errors import ImportModelError, PassError, QccError
 from qcc.ir.graph import Graph
 from qcc.ir.location import Location
-from qcc.ir.ops.fake_quant import FakeQuant
+from qcc.ir.ops.fake_quant import input_codes
 from qcc.ir.qspec import QSpec
 from qcc.options import CompileOptions
 from qcc.passes.adopt_qparams import AdoptQParams, undictated
@@ -104,6 +104,8 @@ def compile_graph(
     if statistics is not None:
         next(iter(ctx.resources["calibration"]))  # its samples are remembered, nothing else reads them
     made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
+    if not made.samples:  # nothing was calibrated, so nothing has read the data
+        next(ctx.resources["calibration"], None)
     if options.save_stats is not None:
         save_statistics(ctx.resources["collected_statistics"], options.save_stats)
     if statistics is not None:
@@ -237,9 +239,9 @@ def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
         contrast = np.exp2(rng.uniform(-2, 1, size=(count, *[1] * len(shape))))
         x = rng.normal(size=(count, *shape)) * contrast
         x[::2] = np.abs(x[::2])
-        codes = [u.op.qparams for u in value.users if isinstance(u.op, FakeQuant)]
-        if codes:
-            x = rng.uniform(*codes[0].range, size=(count, *shape))
+        codes = input_codes(value)
+        if codes is not None:
+            x = rng.uniform(*codes.qparams.range, size=(count, *shape))
         samples[value.name] = x.astype(np.float32)
     return samples
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
@@ -36,6 +37,19 @@ def export_qdq(
     ``unsigned`` writes activations as u8; ``float_bias`` leaves biases in float.
     """
     return export(graph, qdq=True, batch=batch, unsigned=unsigned, float_bias=float_bias).model
+
+
+def save_qdq(graph: Graph, path: Path, **choices: bool) -> tuple[int, int]:
+    """Write ``export_qdq(graph, **choices)`` to ``path``; the number of its nodes, and of its QuantizeLinear nodes.
+
+    Raises QccError where the file cannot be written.
+    """
+    model = export_qdq(graph, **choices)
+    try:
+        path.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise QccError(f"cannot write {path}: {error.strerror}") from error
+    return len(model.graph.node), sum(n.op_type == "QuantizeLinear" for n in model.graph.node)
 
 
 @dataclass(frozen=True)

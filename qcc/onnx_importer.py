@@ -301,7 +301,11 @@ class _Importer:
         else:
             self.codes[out] = qparams
         location = Location(self.location.file, node=step.label)
-        self.values[out] = Builder(self.graph, location=location).emit(FakeQuant.of(qparams), x, name=out)
+        source = held[0] if held and isinstance(held[0], str) else None
+        op = FakeQuant.of(
+            qparams, "" if source is None else {"int8": "s8", "uint8": "u8"}[self.integer_type(source)]
+        )
+        self.values[out] = Builder(self.graph, location=location).emit(op, x, name=out)
         return True
 
     def dtype_of_codes(self, node: NodeProto, zero_point: Array | None) -> str | None:
@@ -310,10 +314,12 @@ class _Importer:
         for attribute in node.attribute:
             if attribute.name == "output_dtype" and attribute.i:
                 return str(onnx.helper.tensor_dtype_to_np_dtype(attribute.i))
-        if isinstance(held, str):
-            kind = next(v.type.tensor_type.elem_type for v in self.proto.input if v.name == held)
-            return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
-        return None
+        return self.integer_type(held) if isinstance(held, str) else None
+
+    def integer_type(self, name: str) -> str:
+        """int8 or uint8: the type of a graph input."""
+        kind = next(v.type.tensor_type.elem_type for v in self.proto.input if v.name == name)
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
 
     def count_outputs(self, node: NodeProto) -> int:
         """Outputs without trailing optional ones that nothing reads (the mask of a Dropout)."""

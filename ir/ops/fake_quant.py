@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qcc.ir import fixedpoint
 from qcc.ir.op import Array, Case, Op, register_op
 from qcc.ir.qparams import QParams
 from qcc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from qcc.ir.graph import Value
 
 
 @register_op
@@ -16,7 +21,8 @@ class FakeQuant(Op):
     """scale * (saturate(round_half_even(x / scale) + zero_point, low, high) - zero_point), per tensor.
 
     The pass adopt-qparams takes it away and fixes its qparams on a value. One that stays, between two values that have
-    their own codes, is a table.
+    their own codes, is a table. ``given``: "s8" or "u8" where the operand is a graph input that the model takes as
+    codes of that type; those of u8 are held minus 128.
     """
 
     name = "fake_quant"
@@ -26,6 +32,7 @@ class FakeQuant(Op):
     zero_point: int = 0
     low: int = -128
     high: int = 127
+    given: str = ""
 
     @property
     def qparams(self) -> QParams:
@@ -34,9 +41,14 @@ class FakeQuant(Op):
         return QParams((self.scale,), self.zero_point, codes=codes)
 
     @staticmethod
-    def of(qparams: QParams) -> FakeQuant:
+    def of(qparams: QParams, given: str = "") -> FakeQuant:
         """The op that rounds to ``qparams``."""
-        return FakeQuant(qparams.scale[0], qparams.zero_point, *qparams.code_range)
+        return FakeQuant(qparams.scale[0], qparams.zero_point, *qparams.code_range, given)
+
+    def reals(self, codes: Array) -> Array:
+        """float32: what codes of the type ``given`` mean."""
+        shift = 128 if self.given == "u8" else 0
+        return fixedpoint.dequantize(np.asarray(codes, np.int64) - shift, self.qparams)
 
     def infer(self, *operands: TensorType | None) -> TensorType:
         """The operand's type."""
@@ -58,3 +70,14 @@ class FakeQuant(Op):
         for op in (cls(0.1, 3), cls(0.25, 0, -8, 7)):
             codes = rng.integers(-140, 140, size=(1, 3, 4, 5)) + rng.uniform(-0.3, 0.3, size=(1, 3, 4, 5))
             yield Case(op, (np.asarray(codes * op.scale, np.float32),))
+
+
+def input_codes(value: Value) -> FakeQuant | None:
+    """The fake_quant that a graph input reaches, directly or moved."""
+    for user in value.users:
+        if isinstance(user.op, FakeQuant):
+            return user.op
+        found = input_codes(user.output) if user.op.quant_rule().shares else None
+        if found is not None:
+            return found
+    return None

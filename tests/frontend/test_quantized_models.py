@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 import qcc
 from qcc import driver
+from qcc.calibration_data import load_calibration
 from qcc.ir import fixedpoint, interpreter
 from qcc.ir.errors import ImportModelError
 from qcc.ir.graph import Graph
@@ -307,3 +308,19 @@ def test_another_scale_behind_the_codes(small: SimpleNamespace) -> None:
 def test_arithmetic_on_codes(small: SimpleNamespace) -> None:
     node = small.node("Add", "yq yq", "yc")
     assert "it computes with integers" in _error(_net(small, [node], np.int8, _weights()))
+
+
+# ---------------------------------------------------------------------- data
+def test_integers_for_integer_inputs_are_codes(small: SimpleNamespace) -> None:
+    model = _net(
+        small, [], np.uint8, (_weights().astype(np.int16) + 128).astype(np.uint8), m=np.full(4, 128, np.uint8)
+    )
+    del model.graph.node[0]
+    model.graph.node[0].input[0] = "x"
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    graph = import_model(model)
+    x = np.random.default_rng(0).integers(0, 256, size=(2, 3, 8, 8)).astype(np.uint8)
+    (batch,) = load_calibration(x, graph.inputs)
+    np.testing.assert_array_equal(batch["x"], (x.astype(np.float32) - 131) * np.float32(0.05))
+    (reals,) = load_calibration(x.astype(np.float32), graph.inputs)
+    np.testing.assert_array_equal(reals["x"], x)
