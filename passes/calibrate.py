@@ -33,9 +33,10 @@ class Calibrate(Pass):
     fused into a residual add get a range too: choose-qparams may have to undo that fusion.
 
     ``observer``: one of CALIBRATORS; ``auto``: for each value that of AUTO_CHOICES with the least error in the results
-    of the nodes that read it; ``eq``: scales of values and weights in turns, which gives weights a range too. Both
-    measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for names of values; the first match counts.
-    ``p``: what percentile keeps. ``qspec``: the codes that ranges are chosen for, as for choose-qparams.
+    of the nodes that read it, the first where none is clearly better; ``eq``: scales of values and weights in turns,
+    which gives weights a range too. Both measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for
+    names of values; the first match counts. ``p``: what percentile keeps. ``qspec``: the codes that ranges are chosen
+    for, as for choose-qparams.
     Raises PassError without calibration data, where a value is not finite, and for statistics of another graph.
     """
 

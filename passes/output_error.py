@@ -17,6 +17,7 @@ Array = NDArray[Any]
 Range = tuple[float, float]
 
 _SAMPLES, _BYTES = 32, 128 * 2**20  # of all values: fewer samples where they take more, at least one
+CLEARLY_LESS = 0.75
 _COARSE = 2.0 ** -(np.arange(13) / 6)  # factors of a scale
 _FINE = np.linspace(0.95, 1.05, 11)  # of the best of these
 
@@ -37,13 +38,15 @@ class ReaderErrors:
         ]
 
     def least_error(self, value: Value, ranges: Mapping[str, Range]) -> str:
-        """The key of the range that moves the readers' results least; the first of those that are equal."""
-        distinct: dict[Range, str] = {}
-        for name, found in ranges.items():
-            distinct.setdefault(found, name)
-        if len(distinct) == 1:
-            return next(iter(ranges))
-        return distinct[min(distinct, key=lambda found: self.error(value, found))]
+        """The key of the range that moves the readers' results least, or of the first, where none is clearly better.
+
+        Rare large values are seldom among few samples, which therefore flatter ranges that clip: the first one, the
+        extremes, stays unless the least error is under CLEARLY_LESS times its own.
+        """
+        errors = {found: self.error(value, found) for found in dict.fromkeys(ranges.values())}
+        favourite = next(iter(ranges))
+        best = min(ranges, key=lambda name: errors[ranges[name]])
+        return best if errors[ranges[best]] < CLEARLY_LESS * errors[ranges[favourite]] else favourite
 
     def error(self, value: Value, found: Range) -> float:
         """Sum over the readers of |f(x) - f(quantized x)|^2 / |f(x)|^2, on all samples."""

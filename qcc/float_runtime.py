@@ -116,7 +116,8 @@ class FloatRuntime:
                 feed = {n: np.asarray(a[0]) for n, a in feed.items()}
             if reuse and names:
                 self._run_reusing(feed, names)
-                results = self._buffers
+                # onnxruntime does not copy an input into a buffer bound to an output
+                results = {n: feed.get(n, self._buffers[n]) for n in names}
             else:
                 results = dict(zip(names, _run(self._session, feed, names), strict=True)) if names else {}
             if observe:
@@ -136,7 +137,8 @@ class FloatRuntime:
         for name, array in feed.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name, buffer in self._buffers.items():
-            binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+            if name not in feed:
+                binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
         _bound(self._session, binding)
 
     def _checked(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], int]:

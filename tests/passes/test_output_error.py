@@ -154,3 +154,13 @@ def test_a_value_that_nobody_reads_in_reals_is_no_problem() -> None:
         run_pass(graph, "fuse-epilogues")
         run_pass(graph, f"calibrate{{observer={observer}}}", calibration=[net.samples()])
         run_pass(graph, "choose-qparams")
+
+
+def test_the_first_range_stays_unless_another_is_clearly_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, graph = dense()
+    x, samples = value_of(graph, "x"), {"x": np.zeros((1, 1, 40), np.float32)}
+    errors = ReaderErrors(graph, samples, QSpec())
+    monkeypatch.setattr(errors, "error", lambda value, found: found[1])  # the error is the high end
+    assert errors.least_error(x, {"first": (0.0, 1.0), "second": (0.0, 0.8)}) == "first"
+    assert errors.least_error(x, {"first": (0.0, 1.0), "second": (0.0, 0.7), "third": (0.0, 0.6)}) == "third"
+    assert errors.least_error(x, {"first": (0.0, 0.0), "second": (0.0, 0.0)}) == "first"
