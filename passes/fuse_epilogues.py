@@ -15,7 +15,8 @@ class FuseEpilogues(Pass):
        two candidates the later one, whose accumulator need not wait. The add itself may then be fused by rule 2.
     2. fuse-activation: accumulating op -> clamp or softmax, this being its only user.
     3. fuse-table: elementwise nodes that together are a function of one materialized value.
-    ``residuals``: whether rule 1 applies. Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
+    Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
+    ``residuals``: whether rule 1 applies.
     """
 
     name = "fuse-epilogues"
