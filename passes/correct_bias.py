@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qcc.ir.graph import Graph
 from qcc.passes.base import Pass, PassContext, PassResult, register_pass
-from qcc.passes.graph_error import GraphError, no_samples
+from qcc.passes.graph_error import GraphError, declined
 from qcc.passes.layerwise import add_to_bias, layers, shrunk_mean
 
 
@@ -28,7 +28,7 @@ class CorrectBias(Pass):
         """Returns a new graph where it is kept."""
         error = GraphError.of(graph, ctx)
         if error is None:
-            return PassResult(False, (no_samples(graph, self.name),))
+            return PassResult(False, (declined(graph, self.name, ctx),))
         corrected = graph.clone()
         for layer in layers(error.source, corrected, error.samples, ctx, "correcting biases"):
             errors = layer.settle()

@@ -14,7 +14,7 @@ from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.calibrate import Calibrate
 from qcc.passes.channel_groups import FIXED, ChannelGroups, channel_groups, linear_weight
 from qcc.passes.choose_qparams import ChooseQParams
-from qcc.passes.graph_error import Arrays, GraphError, no_samples
+from qcc.passes.graph_error import Arrays, GraphError, declined
 from qcc.passes.graph_statistics import Batch, Observe
 from qcc.passes.layerwise import sample_count
 
@@ -51,7 +51,7 @@ class Equalize(Pass):
         """Returns a new graph where it is kept."""
         error = GraphError.of(graph, ctx)
         if error is None:
-            return PassResult(False, (no_samples(graph, self.name),))
+            return PassResult(False, (declined(graph, self.name, ctx),))
         clusters = _clusters(graph, error.samples, self.margin, ctx)
         before = self._noise(graph, error, ctx)
         best, best_graph, best_notes = before, None, list[Note]()

@@ -36,12 +36,13 @@ class GraphError:
 
     @staticmethod
     def of(graph: Graph, ctx: PassContext) -> GraphError | None:
-        """Reads ctx.resources: ``correction_samples``, arrays by input name, without which there is None, and
+        """None for a model with qparams of its own, which keeps them. Reads ctx.resources: ``has_own_qparams``, set by
+        adopt-qparams; ``correction_samples``, arrays by input name, without which there is None, and
         ``runner`` (optional), (graph, fake_quant=...) -> function of samples; the interpreter where absent. Keeps there,
         as ``uncorrected``, an annotated graph before the first correction of its constants.
         """
         samples: Arrays | None = ctx.resources.get("correction_samples")
-        if not samples:
+        if not samples or ctx.resources.get("has_own_qparams"):
             return None
         samples = {name: array[: sample_count(graph, array, _JUDGED_MACS)] for name, array in samples.items()}
         runner = ctx.resources.get("runner", _interpret)
@@ -76,9 +77,11 @@ class GraphError:
         return Note(graph.outputs[0].name, rule, after < before, f"{what} on {count} samples")
 
 
-def no_samples(graph: Graph, rule: str) -> Note:
-    """Why a correction declines."""
-    return Note(graph.outputs[0].name, rule, False, "there are no samples to measure it on")
+def declined(graph: Graph, rule: str, ctx: PassContext) -> Note:
+    """Why there is no GraphError."""
+    quantized = ctx.resources.get("has_own_qparams")
+    reason = "the model keeps its own qparams" if quantized else "there are no samples to measure it on"
+    return Note(graph.outputs[0].name, rule, False, reason)
 
 
 def decibels(noise: float) -> float:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qcc.ir.graph import Graph
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.error_feedback import output_error, round_with_feedback
-from qcc.passes.graph_error import GraphError, decibels, no_samples
+from qcc.passes.graph_error import GraphError, decibels
 from qcc.passes.layerwise import Layer, add_to_bias, layers, set_weights, shrunk_mean
 from qcc.passes.moments import covariance
 
@@ -35,7 +35,7 @@ class RoundWeights(Pass):
         """Returns a new graph where it is kept."""
         error = GraphError.of(graph, ctx)
         if error is None:
-            return PassResult(False, (no_samples(graph, self.name),))
+            return PassResult(False, (declined(graph, self.name, ctx),))
         rounded, notes = graph.clone(), []
         for layer in layers(error.source, rounded, error.samples, ctx, "rounding weights"):
             notes.append(self._round(rounded, layer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
@@ -27,12 +28,28 @@ def export_float(graph: Graph, batch: str | int = "N") -> ModelProto:
     return export(graph, batch=batch).model
 
 
-def export_qdq(graph: Graph, batch: str | int = "N") -> ModelProto:
+def export_qdq(
+    graph: Graph, batch: str | int = "N", *, unsigned: bool = False, float_bias: bool = False
+) -> ModelProto:
     """The fake-quant meaning: every value with qparams passes QuantizeLinear and DequantizeLinear.
 
     Weights are integer initializers with DequantizeLinear per channel, biases s32 at scale s_x * s_w.
+    ``unsigned`` writes activations as u8; ``float_bias`` leaves biases in float.
     """
-    return export(graph, qdq=True, batch=batch).model
+    return export(graph, qdq=True, batch=batch, unsigned=unsigned, float_bias=float_bias).model
+
+
+def save_qdq(graph: Graph, path: Path, **choices: bool) -> tuple[int, int]:
+    """Write ``export_qdq(graph, **choices)`` to ``path``; the number of its nodes, and of its QuantizeLinear nodes.
+
+    Raises QccError where the file cannot be written.
+    """
+    model = export_qdq(graph, **choices)
+    try:
+        path.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise QccError(f"cannot write {path}: {error.strerror}") from error
+    return len(model.graph.node), sum(n.op_type == "QuantizeLinear" for n in model.graph.node)
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,8 @@ def export(
     observe: Sequence[Value] = (),
     layout_free: bool = False,
     peaks: Sequence[Value] = (),
+    unsigned: bool = False,
+    float_bias: bool = False,
 ) -> Export:
     """``graph`` with the values of ``observe`` as additional outputs.
 
@@ -62,7 +81,13 @@ def export(
     if carried is None:
         carried, batch = set(), 1
     input_names = [v.name for v in graph.inputs]
-    writer = Writer([*input_names, *graph.output_names], qdq=qdq, carried=carried)
+    writer = Writer(
+        [*input_names, *graph.output_names],
+        qdq=qdq,
+        carried=carried,
+        unsigned=unsigned,
+        float_bias=float_bias,
+    )
     for value in graph.inputs:
         writer.define(value, value.name)
     for node in graph.nodes:
