@@ -165,7 +165,8 @@ def never_negative(value: Value) -> bool:
         return False
     if node.op.name in ("max_pool2d", "concat"):
         return all(never_negative(v) for v in node.inputs if v is not None)
-    return node.op.name == "clamp" and getattr(node.op, "low", -1.0) >= 0.0
+    bounds = getattr(node.op, "low", -1.0), getattr(node.op, "high", -1.0)
+    return node.op.name == "clamp" and min(bounds) >= 0.0  # where the bounds cross, the upper one wins
 
 
 def collect(
