@@ -34,6 +34,7 @@ from qcc.cli_base import (
     verify_each_option,
     warn,
 )
+from qcc.cli_compare import compare_command
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
@@ -140,6 +141,13 @@ def main() -> None:
     default=CompileOptions.threads,
     show_default=True,
     help="Threads that share each inference, where that is faster.",
+)
+@click.option(
+    "--analyze",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=CompileOptions.analyze,
+    help="Spend up to SECONDS on what each tensor, restored to float, would gain; the report shows it.",
 )
 @tune_option
 @tune_file_option
@@ -312,6 +320,7 @@ def size_command(out: Path) -> None:
     console().print(tables.sizes(open_saved(out).record))
 
 
+main.add_command(compare_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)

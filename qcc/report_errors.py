@@ -1,0 +1,355 @@
+"""Where the error of a quantized model comes from: every tensor measured on the kept samples, split into causes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import verify
+from qcc.driver import Compilation
+from qcc.float_runtime import FloatRuntime
+from qcc.ir import fixedpoint, interpreter
+from qcc.ir.graph import Graph, Node, Value
+from qcc.passes.statistics import TensorStatistics
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+Progress = Callable[[str, int, int], None]
+
+MEASURED_ELEMENTS = (
+    3 * 2**23
+)  # of all tensors in all measured samples: fewer samples of large models, at least one
+
+EQUALIZED = 1e-3  # a channel that changed by less was only rounded
+RESTORED_SAMPLES = 4  # that each restoration is tried on, at least
+
+
+@dataclass
+class Noise:
+    """Sums of squares over samples and their ``elements``: of a reference, and of what was added to it."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    elements: int = 0
+
+    def add(self, reference: Array, result: Array) -> None:
+        """Count one more sample."""
+        self.elements += reference.size
+        self.signal += _square(reference)
+        self.noise += _square(np.subtract(result, reference, dtype=np.float32))
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """10 log10(signal / noise); None where there is no noise."""
+        return decibels(self.noise / self.signal if self.signal else self.noise)
+
+
+@dataclass
+class TensorErrors:
+    """Errors of one quantized value, f its values in float, Q its own quantization, i the integers as reals.
+
+    ``rounding``, ``clipping``: squared Q(f) - f inside and outside of what the codes can hold, over ``clipped`` of
+    ``elements``. ``weights``: what quantized weights and bias on float inputs change, None where there are none.
+    ``simulated``: fake-quant values against f; ``requantization``: i against fake-quant values; ``cumulative``: i
+    against f. The last two cover the channels that were kept, and stay empty for a value the program does not hold.
+    """
+
+    value: Value
+    seen: TensorStatistics = field(default_factory=TensorStatistics)
+    elements: int = 0
+    clipped: int = 0
+    signal: float = 0.0
+    rounding: float = 0.0
+    clipping: float = 0.0
+    weights: Noise | None = None
+    simulated: Noise = field(default_factory=Noise)
+    requantization: Noise | None = None
+    cumulative: Noise | None = None
+
+    @property
+    def local(self) -> Noise:
+        """What quantizing this tensor alone adds: rounding and clipping."""
+        return Noise(self.signal, self.rounding + self.clipping, self.elements)
+
+
+def decibels(ratio: float) -> float | None:
+    """Noise over signal as SQNR; None without noise."""
+    return -10 * math.log10(ratio) if ratio > 0 else None
+
+
+def split_quantization_error(errors: TensorErrors, x: Array) -> None:
+    """Add the rounding and clipping of ``x`` (float32) by the qparams of the value."""
+    qparams = errors.value.type.qparams
+    assert qparams is not None
+    low, high = qparams.range
+    squared = np.square(fixedpoint.fake_quantize(x, qparams) - x)
+    total = float(squared.sum(dtype=np.float64))
+    clipped = 0.0
+    half = (
+        qparams.scale[0] / 2
+    )  # up to half a step beyond the last code a value is rounded to it, not clipped
+    if x.size and (float(x.min()) < low - half or float(x.max()) > high + half):
+        outside = (x < low - half) | (x > high + half)
+        clipped = float(squared[outside].sum(dtype=np.float64))
+        errors.clipped += int(np.count_nonzero(outside))
+    errors.elements += x.size
+    errors.signal += _square(x)
+    errors.clipping += clipped
+    errors.rounding += total - clipped
+
+
+def measure(made: Compilation, progress: Progress = lambda what, done, total: None) -> list[TensorErrors]:
+    """The errors of every quantized value of ``made`` in graph order, on as many kept samples as MEASURED_ELEMENTS allow.
+
+    Raises QccError where onnxruntime cannot run the graph.
+    """
+    calibrated, annotated, planned = made.calibrated, made.annotated, made.planned
+    if calibrated is None or annotated is None or planned is None or not made.samples:
+        return []
+    found = {v.name: TensorErrors(v) for v in quantized_values(annotated)}
+    reference, twins = _with_quantized_weights(calibrated, annotated)
+    for name in twins:
+        if name in found:
+            found[name].weights = Noise()
+    observed = [v for v in _computed(reference) if v.name in found or v.name in twins.values()]
+    runtime = FloatRuntime(reference, observed)
+    simulated = FloatRuntime(annotated, [e.value for e in found.values()], fake_quant=True)
+    count = samples_measured(made)
+    for index in range(count):
+        sample = {name: array[index : index + 1] for name, array in made.samples.items()}
+        f, a = _observe(runtime, sample), _observe(simulated, sample)
+        i = integers_as_reals(planned, sample)
+        for name, errors in found.items():
+            _add_sample(errors, f, a[name], i.get(name), twins.get(name), made.kept_channels.get(name))
+        progress("measuring errors", index + 1, count)
+    return list(found.values())
+
+
+def samples_measured(made: Compilation) -> int:
+    """How many of the kept samples ``measure`` runs."""
+    if made.annotated is None or not made.samples:
+        return 0
+    per_sample = sum(v.type.elements for v in _computed(made.annotated) if not v.fused) or 1
+    kept = len(next(iter(made.samples.values())))
+    return max(1, min(kept, MEASURED_ELEMENTS // per_sample))
+
+
+def channel_factors(made: Compilation) -> dict[str, list[float]]:
+    """By name, what each channel of a value was multiplied with between the float graph and the calibrated one.
+
+    Equalization of weights does so. Measured on one sample: the median over the elements that are not zero.
+    """
+    before, after = made.float_graph, made.calibrated
+    if after is None or not made.samples or _same_constants(before, after):
+        return {}
+    sample = {name: array[:1] for name, array in made.samples.items()}
+    shapes = {v.name: v.type.shape for v in _computed(before)}
+    common = {v.name for v in _computed(after) if v.type.rank and shapes.get(v.name) == v.type.shape}
+    graphs = [FloatRuntime(g, [v for v in _computed(g) if v.name in common]) for g in (before, after)]
+    old, new = (_observe(runtime, sample) for runtime in graphs)
+    found = {}
+    for name in common & new.keys() & old.keys():
+        x, y = (a[name].reshape(-1, a[name].shape[-1]) for a in (old, new))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where((x != 0) & (y != 0), y / x, np.nan)
+        known = ~np.isnan(ratio).all(axis=0)
+        factors = np.ones(x.shape[1])
+        factors[known] = np.nanmedian(ratio[:, known], axis=0)
+        if np.abs(factors - 1).max(initial=0.0) > EQUALIZED:
+            found[name] = factors.tolist()
+    return dict(sorted(found.items()))
+
+
+def _same_constants(a: Graph, b: Graph) -> bool:
+    left, right = ([v.data for v in g.constants()] for g in (a, b))
+    return len(left) == len(right) and all(
+        x is y or np.array_equal(x, y, equal_nan=True)  # type: ignore[arg-type]
+        for x, y in zip(left, right, strict=True)
+    )
+
+
+def quantized_values(graph: Graph) -> list[Value]:
+    """Inputs and results of an annotated graph that are held in integers."""
+    values = (v for v in _computed(graph) if v.type.qparams is not None)
+    return [v for v in values if v.type.qparams is not None and v.type.qparams.axis is None]
+
+
+def integers_as_reals(planned: Graph, sample: Arrays) -> dict[str, Array]:
+    """Every value but accumulators of one sample, by the name it has in the annotated graph, as float32."""
+    found: dict[str, Array] = {}
+
+    def keep(value: Value, array: Array) -> None:
+        qparams, dtype = value.type.qparams, value.type.dtype
+        if dtype.is_integer and (qparams is None or dtype.value == "s32"):
+            return
+        real = fixedpoint.dequantize(array, qparams) if dtype.is_integer and qparams is not None else array
+        made_from = value.producer.input(0).name if value.producer is not None else ""
+        name = made_from if value.name == f"{made_from}_q" else value.name  # a float that was quantized
+        found[name] = real.reshape(value.type.shape)
+
+    interpreter.run(planned, verify.quantize_inputs(planned, sample), observe=keep)
+    return found
+
+
+def _computed(graph: Graph) -> list[Value]:
+    return [*graph.inputs, *(n.output for n in graph.nodes)]
+
+
+def _observe(runtime: FloatRuntime, sample: Arrays) -> dict[str, Array]:
+    """Observed values of one sample, each in its own shape."""
+    (arrays,) = runtime.observed(sample)
+    return {v.name: np.reshape(arrays[v.name], v.type.shape) for v in runtime.observe}
+
+
+def _add_sample(
+    errors: TensorErrors, f: Arrays, a: Array, i: Array | None, twin: str | None, kept: list[int] | None
+) -> None:
+    x = f[errors.value.name]
+    errors.seen.update(x[None])
+    split_quantization_error(errors, x)
+    errors.simulated.add(x, a)
+    if errors.weights is not None and twin is not None:
+        errors.weights.add(x, f[twin])
+    if i is None:
+        return
+    if kept is not None:
+        x, a = x[..., kept], a[..., kept]
+    if i.shape != x.shape:
+        return
+    errors.requantization = errors.requantization or Noise()
+    errors.cumulative = errors.cumulative or Noise()
+    errors.requantization.add(a, i)
+    errors.cumulative.add(x, i)
+
+
+def _square(x: Array) -> float:
+    flat = np.ravel(x)
+    return float(np.vdot(flat, flat))
+
+
+def _with_quantized_weights(calibrated: Graph, annotated: Graph) -> tuple[Graph, dict[str, str]]:
+    """The float graph, with a twin beside each layer that has the quantized constants, and the layer's float inputs.
+
+    Also: by name of the materialized value in which a layer ends, the value of its twin.
+    """
+    graph = calibrated.clone()
+    values = {v.name: v for v in _computed(graph)}
+    twins: dict[str, str] = {}
+
+    def copy(node: Node, behind: Value | None, twin: Value | None) -> Value:
+        operands: list[Value | None] = []
+        for v in node.inputs:
+            if v is not None and v.data is not None:
+                qparams = v.type.qparams
+                data = v.data if qparams is None else fixedpoint.fake_quantize(v.data, qparams)
+                operands.append(graph.constant(data, v.name, v.type.with_qparams(None)))
+            else:
+                operands.append(twin if v is behind and v is not None else v and values[v.name])
+        type_ = node.output.type.with_qparams(None)
+        return graph.add_node(node.op, operands, type_, f"{node.name}.weights").output
+
+    for node in annotated.nodes:
+        weight = node.op.quant_rule().weight
+        if weight is None or node.input(weight).type.qparams is None or node.name not in values:
+            continue
+        current, twin = node, copy(node, None, None)
+        while current.output.fused:
+            behind, current = current.output, current.output.users[0]
+            twin = copy(current, behind, twin)
+        twins[current.name] = twin.name
+    return graph, twins
+
+
+# ---------------------------------------------------------------------- what if
+def what_if(
+    made: Compilation,
+    errors: list[TensorErrors],
+    seconds: float,
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """The SQNR of the outputs when one tensor, or the weights of one layer, stay in float: largest errors first.
+
+    By fake-quant runs on kept samples, until ``seconds`` have passed; what was not reached is listed.
+    """
+    annotated, calibrated = made.annotated, made.calibrated
+    if annotated is None or calibrated is None or not errors:
+        return {}
+    count = max(samples_measured(made), min(RESTORED_SAMPLES, len(next(iter(made.samples.values())))))
+    samples = {name: array[:count] for name, array in made.samples.items()}
+    reference = FloatRuntime(calibrated).run(samples)
+
+    def sqnr_db(graph: Graph) -> float | None:
+        results = FloatRuntime(graph, fake_quant=True).run(samples)
+        noises = {name: Noise() for name in reference}
+        for name, noise in noises.items():
+            noise.add(reference[name], results[name])
+        ratios = [n.noise / n.signal if n.signal else n.noise for n in noises.values()]
+        return decibels(sum(ratios) / len(ratios))
+
+    start, base = time.monotonic(), sqnr_db(annotated)
+    suspects = _suspects(errors)
+    evaluated = []
+    for number, (_, what, name) in enumerate(suspects):
+        if time.monotonic() - start > seconds:
+            break
+        restored = sqnr_db(_restored(annotated, calibrated, what, name))
+        gain = None if base is None or restored is None else restored - base
+        evaluated.append({"tensor": name, "what": what, "sqnr_db": restored, "gain_db": gain})
+        progress("restoring tensors", number + 1, len(suspects))
+    evaluated.sort(key=lambda e: -math.inf if e["gain_db"] is None else e["gain_db"], reverse=True)
+    left = [{"tensor": name, "what": what} for _, what, name in suspects[len(evaluated) :]]
+    return {
+        "sqnr_db": base,
+        "samples": count,
+        "budget_seconds": seconds,
+        "evaluated": evaluated,
+        "not_evaluated": left,
+    }
+
+
+def _suspects(errors: list[TensorErrors]) -> list[tuple[float, str, str]]:
+    """(noise over signal, "tensor" or "weights", name), the largest first."""
+    found = []
+    for e in errors:
+        for what, noise in (("tensor", e.local), ("weights", e.weights)):
+            if noise is not None and noise.noise:
+                found.append((noise.noise / (noise.signal or 1.0), what, e.value.name))
+    return sorted(found, key=lambda s: -s[0])
+
+
+def _restored(annotated: Graph, calibrated: Graph, what: str, name: str) -> Graph:
+    """``annotated`` without the qparams of one value and what shares them, or with the float weights of one layer."""
+    graph = annotated.clone()
+    value = next(v for v in _computed(graph) if v.name == name)
+    if what == "tensor":
+        for tied in _tied(value):
+            tied.type = tied.type.with_qparams(None)
+        return graph
+    node = value.producer
+    while node is not None and node.op.quant_rule().weight is None:
+        node = next(v.producer for v in node.inputs if v is not None and v.fused)
+    assert node is not None
+    twin = next(n for n in calibrated.nodes if n.name == node.name)
+    for index, original in enumerate(twin.inputs):
+        if original is not None and original.data is not None:
+            graph.set_input(node, index, graph.constant(original.data, original.name, original.type))
+    return graph
+
+
+def _tied(value: Value) -> list[Value]:
+    """``value`` and those that ops which only move elements tie to it: they hold the same numbers."""
+    found, pending = {id(value): value}, [value]
+    while pending:
+        current = pending.pop()
+        nodes = [n for n in (current.producer, *current.users) if n is not None and n.op.quant_rule().shares]
+        for near in (v for n in nodes for v in (*n.inputs, n.output)):
+            if near is not None and near.data is None and id(near) not in found:
+                found[id(near)] = near
+                pending.append(near)
+    return list(found.values())
