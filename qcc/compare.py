@@ -143,7 +143,7 @@ def compare(
     if not pairs:
         raise QccError(f"no value of {a.name} is in {b.name}", hint="compare two forms of one model")
     rows = [Difference(name, _op(v), _same_codes(u, v)) for name, u, v in pairs]
-    observed = [_Run(s.graph, [p[i] for p in pairs]) for i, s in ((1, a), (2, b))]
+    observed = _Run(a.graph, [u for _, u, _ in pairs]), _Run(b.graph, [v for _, _, v in pairs])
     count = len(next(iter(inputs.values())))
     for index in range(count):
         sample = {name: np.asarray(x[index : index + 1], np.float32) for name, x in inputs.items()}

@@ -143,27 +143,28 @@ def samples_measured(made: Compilation) -> int:
 def channel_factors(made: Compilation) -> dict[str, list[float]]:
     """By name, what each channel of a value was multiplied with between the float graph and the calibrated one.
 
-    Equalization of weights does so. Measured on one sample: the median over the elements that are not zero.
+    Equalization of weights does so. Measured: the median over what is not zero in the first sample that has such; 1 where
+    a channel is zero in all of them.
     """
     before, after = made.float_graph, made.calibrated
     if after is None or not made.samples or _same_constants(before, after):
         return {}
-    sample = {name: array[:1] for name, array in made.samples.items()}
     shapes = {v.name: v.type.shape for v in _computed(before)}
-    common = {v.name for v in _computed(after) if v.type.rank and shapes.get(v.name) == v.type.shape}
+    common = [v.name for v in _computed(after) if v.type.rank and shapes.get(v.name) == v.type.shape]
     graphs = [FloatRuntime(g, [v for v in _computed(g) if v.name in common]) for g in (before, after)]
-    old, new = (_observe(runtime, sample) for runtime in graphs)
-    found = {}
-    for name in common & new.keys() & old.keys():
-        x, y = (a[name].reshape(-1, a[name].shape[-1]) for a in (old, new))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where((x != 0) & (y != 0), y / x, np.nan)
-        known = ~np.isnan(ratio).all(axis=0)
-        factors = np.ones(x.shape[1])
-        factors[known] = np.nanmedian(ratio[:, known], axis=0)
-        if np.abs(factors - 1).max(initial=0.0) > EQUALIZED:
-            found[name] = factors.tolist()
-    return dict(sorted(found.items()))
+    found = {name: np.full(shapes[name][-1], np.nan) for name in common}
+    for index in range(samples_measured(made)):
+        sample = {name: array[index : index + 1] for name, array in made.samples.items()}
+        old, new = (_observe(runtime, sample) for runtime in graphs)
+        for name, factors in found.items():
+            unknown = np.flatnonzero(np.isnan(factors))
+            x, y = (a[name].reshape(-1, factors.size)[:, unknown] for a in (old, new))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.where((x != 0) & (y != 0), y / x, np.nan)
+            known = ~np.isnan(ratio).all(axis=0)
+            factors[unknown[known]] = np.nanmedian(ratio[:, known], axis=0)
+    whole = {name: np.nan_to_num(factors, nan=1.0) for name, factors in found.items()}
+    return {name: f.tolist() for name, f in whole.items() if np.abs(f - 1).max(initial=0.0) > EQUALIZED}
 
 
 def _same_constants(a: Graph, b: Graph) -> bool:
