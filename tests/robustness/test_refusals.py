@@ -285,7 +285,7 @@ def test_unknown_observer_on_the_command_line(tmp_path: Path) -> None:
     )
     assert result.exit_code == 2
     assert result.stderr.endswith(
-        "Error: Invalid value for '--observer': 'crystal-ball' is not one of min-max, percentile\n"
+        f"Error: Invalid value for '--observer': 'crystal-ball' is not one of {', '.join(observer_names())}\n"
     )
 
 
