@@ -26,7 +26,8 @@ from qcc.saved import open_saved
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
-SUSPICIOUS_DB = 20.0  # what is marked where no threshold is given: a tenth of the signal is noise
+SUSPICIOUS_DB = 20.0  # what is marked where no threshold is given: noise of a tenth of the signal's amplitude
+FINE_DB = 60.0  # drops count from here: above, two runs are as good as equal
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _op(value: Value) -> str:
 
 def _find_drops(rows: list[Difference], pairs: list[tuple[str, Value, Value]]) -> None:
     """Set ``drop_db`` of each row: against the worst of the matched values it is computed from."""
-    sqnr = {id(v): min(row.sqnr_db, 200.0) for row, (_, _, v) in zip(rows, pairs, strict=True)}
+    sqnr = {id(v): min(row.sqnr_db, FINE_DB) for row, (_, _, v) in zip(rows, pairs, strict=True)}
 
     def before(node: Node | None) -> list[float]:
         if node is None:
@@ -246,4 +247,4 @@ def _find_drops(rows: list[Difference], pairs: list[tuple[str, Value, Value]]) -
     for row, (_, _, v) in zip(rows, pairs, strict=True):
         if v.producer is None:
             continue
-        row.drop_db = max(0.0, min(before(v.producer), default=200.0) - sqnr[id(v)])
+        row.drop_db = max(0.0, min(before(v.producer), default=FINE_DB) - sqnr[id(v)])

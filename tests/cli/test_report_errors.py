@@ -1,6 +1,7 @@
 """Errors of tensors in the report: against closed forms, and against numpy on a model small enough to write out."""
 
 import json
+from dataclasses import dataclass, replace
 from math import log10
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qcc
-from qcc import report_errors
+from qcc import onnx_importer, report_errors
+from qcc.driver import Compilation
 from qcc.ir.graph import Value
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
+from qcc.options import CompileOptions
+from qcc.passes.base import Note, PassContext
+from qcc.passes.manager import run_pipeline
 from qcc.report_errors import Noise, TensorErrors, split_quantization_error
 from qcc.report_graph import BOX, COLUMNS, draw
-from qcc.report_tensors import worst
+from qcc.report_tensors import corrections, tensors_of, worst
 
 Array = np.ndarray[Any, Any]
 
@@ -74,105 +79,115 @@ def dense_model(weight: Array, bias: Array, second: Array | None = None) -> onnx
     return model
 
 
+def compilation(model: onnx.ModelProto, x: Array) -> Compilation:
+    """The model with the extremes as ranges and the nearest codes as weights, whatever compile does by default."""
+    options = CompileOptions(analyze=30.0)
+    imported = onnx_importer.import_model(model)
+    graph = run_pipeline(imported, "float")
+    samples = {"x": x.astype(np.float32)}
+    ctx = PassContext(resources={"calibration": [samples]})
+    text = "fuse-epilogues,calibrate,choose-qparams,quantize-ops,fold-zero-points,plan-accumulators"
+    made = Compilation(options, "dense", "", imported, graph)
+    made.planned = run_pipeline(graph.clone(), f"{text},remove-dead-channels", ctx)
+    made.calibrated, made.annotated = ctx.resources["calibrated_graph"], ctx.resources["annotated_graph"]
+    made.statistics = ctx.resources["collected_statistics"]
+    made.kept_channels = ctx.resources["kept_channels"]
+    made.samples = samples
+    return made
+
+
+@dataclass
+class Dense:
+    """A dense layer, its data and what the report says of it."""
+
+    made: Compilation
+    report: dict[str, Any]
+    x: Array
+    weight: Array
+    bias: Array
+
+    @property
+    def tensors(self) -> dict[str, dict[str, Any]]:
+        return {t["tensor"]: t for t in self.report["tensors"]}
+
+    @property
+    def weight_error(self) -> Array:
+        scale = np.abs(self.weight).max(axis=0) / 127
+        return np.rint(self.weight / scale) * scale - self.weight
+
+
 @pytest.fixture(scope="module")
-def dense() -> tuple[qcc.api.CompiledModel, Array, Array, Array]:
-    """A dense layer whose input needs no rounding: x in multiples of 1/128, the range is exactly that of 8 bits."""
+def dense() -> Dense:
+    """One whose input needs no rounding: x in multiples of 1/128, the range is exactly that of 8 bits."""
     rng = np.random.default_rng(3)
     weight, bias = rng.normal(size=(12, 5)), rng.normal(size=5)
     x = rng.integers(-128, 128, (16, 12)) / 128
     x[0, :2] = -1.0, 127 / 128
-    made = qcc.compile(dense_model(weight, bias), calibration=x.astype(np.float32), analyze=30.0)
-    return made, x, weight, bias
+    made = compilation(dense_model(weight, bias), x)
+    return Dense(made, tensors_of(made, lambda what, done, total: None), x, weight, bias)
 
 
-def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {t["tensor"]: t for t in report["tensors"]}
+def test_error_of_weights_equals_numpy(dense: Dense) -> None:
+    x, y = dense.tensors["x"], dense.tensors["y"]
+    assert report_errors.samples_measured(dense.made) == 16
+    assert x["error"]["rounding"] == pytest.approx(0, abs=1e-12)
+    assert x["error"]["weights"] is None
+    assert y["error"]["weights"] == pytest.approx(np.mean((dense.x @ dense.weight_error) ** 2), rel=1e-2)
+    exact = dense.x @ dense.weight + dense.bias
+    assert y["error"]["signal"] == pytest.approx(np.mean(exact**2), rel=1e-5)
+    s, zero = y["scale"], y["zero_point"]
+    own = (np.clip(np.rint(exact / s) + zero, -128, 127) - zero) * s - exact
+    assert y["error"]["rounding"] + y["error"]["clipping"] == pytest.approx(np.mean(own**2), rel=1e-2)
 
 
-def test_error_of_weights_equals_numpy(dense: tuple[qcc.api.CompiledModel, Array, Array, Array]) -> None:
-    made, x, weight, bias = dense
-    tensors = by_name(made.report)
-    assert made.report["measured_samples"] == 16
-    assert tensors["x"]["error"]["rounding"] == pytest.approx(0, abs=1e-12)
-    assert tensors["x"]["error"]["weights"] is None
-    scale = np.abs(weight).max(axis=0) / 127
-    rounded = np.rint(weight / scale) * scale
-    expected = np.mean((x @ (rounded - weight)) ** 2)
-    assert tensors["y"]["error"]["weights"] == pytest.approx(expected, rel=1e-2)
-    y = x @ weight + bias
-    assert tensors["y"]["error"]["signal"] == pytest.approx(np.mean(y**2), rel=1e-5)
-    s, zero = tensors["y"]["scale"], tensors["y"]["zero_point"]
-    own = (np.clip(np.rint(y / s) + zero, -128, 127) - zero) * s - y
-    assert tensors["y"]["error"]["rounding"] + tensors["y"]["error"]["clipping"] == pytest.approx(
-        np.mean(own**2), rel=1e-2
+def test_cumulative_error_of_the_output_is_the_accuracy(compiled) -> None:
+    report = json.loads((compiled[0] / "report.json").read_text())
+    assert report["measured_samples"] == report["accuracy"]["samples"]
+    assert report["tensors"][-1]["sqnr_db"]["cumulative"] == pytest.approx(
+        report["accuracy"]["outputs"]["probabilities"]["sqnr_db"], abs=1e-2
     )
 
 
-def test_cumulative_error_of_the_output_is_the_accuracy(
-    dense: tuple[qcc.api.CompiledModel, Array, Array, Array],
-) -> None:
-    report = dense[0].report
-    assert by_name(report)["y"]["sqnr_db"]["cumulative"] == pytest.approx(
-        report["accuracy"]["outputs"]["y"]["sqnr_db"], abs=1e-3
-    )
-    assert report["worst"] == ["y", "x"] or report["worst"] == ["y"]
-
-
-def test_restoring_gives_what_numpy_says(dense: tuple[qcc.api.CompiledModel, Array, Array, Array]) -> None:
-    made, x, weight, bias = dense
-    found = {(e["tensor"], e["what"]): e for e in made.report["what_if"]["evaluated"]}
-    y = x @ weight + bias
-    scale = np.abs(weight).max(axis=0) / 127
-    only_weights = x @ (np.rint(weight / scale) * scale - weight)  # the result stays in float
-    expected = 10 * log10(np.sum(y**2) / np.sum(only_weights**2))
+def test_restoring_gives_what_numpy_says(dense: Dense) -> None:
+    found = {(e["tensor"], e["what"]): e for e in dense.report["what_if"]["evaluated"]}
+    exact = dense.x @ dense.weight + dense.bias  # with the result in float only the weights are left
+    expected = 10 * log10(np.sum(exact**2) / np.sum((dense.x @ dense.weight_error) ** 2))
     assert found["y", "tensor"]["sqnr_db"] == pytest.approx(expected, abs=0.1)
-    assert made.report["what_if"]["not_evaluated"] == []
-    gains = [e["gain_db"] for e in made.report["what_if"]["evaluated"] if e["gain_db"] is not None]
+    assert dense.report["what_if"]["not_evaluated"] == []
+    base = dense.report["what_if"]["sqnr_db"]
+    gains = [e["gain_db"] for e in found.values()]
     assert gains == sorted(gains, reverse=True)
-    assert all(
-        e["gain_db"] == pytest.approx(e["sqnr_db"] - made.report["what_if"]["sqnr_db"])
-        for e in made.report["what_if"]["evaluated"]
-        if e["gain_db"] is not None
-    )
+    assert gains == pytest.approx([e["sqnr_db"] - base for e in found.values()])
 
 
-def test_what_no_time_is_left_for_is_listed(dense: tuple[qcc.api.CompiledModel, Array, Array, Array]) -> None:
-    made = dense[0].compilation
-    found = report_errors.what_if(made, report_errors.measure(made), seconds=-1.0)
+def test_what_no_time_is_left_for_is_listed(dense: Dense) -> None:
+    found = report_errors.what_if(dense.made, report_errors.measure(dense.made), seconds=-1.0)
     assert found["evaluated"] == []
     assert found["not_evaluated"]
 
 
-def test_values_that_lost_channels_are_measured_on_the_others(model: Path) -> None:
+def test_values_that_lost_channels_are_measured_on_the_others() -> None:
     rng = np.random.default_rng(5)
     bias = np.array([0.0, -1000.0, 0.1, 0.2])  # the second is 0 behind the relu, for every input
-    made = qcc.compile(
-        dense_model(rng.normal(size=(6, 4)), bias, rng.normal(size=(4, 3))),
-        calibration=rng.normal(size=(16, 6)).astype(np.float32),
-    )
-    report = made.report
-    assert set(map(tuple, report["dead_channels"]["kept_channels"].values())) == {(0, 2, 3)}
-    hidden = by_name(report)["r"]
-    assert 25 < hidden["sqnr_db"]["cumulative"] < 70
-    assert hidden["histogram"]["counts"]
+    model = dense_model(rng.normal(size=(6, 4)), bias, rng.normal(size=(4, 3)))
+    made = compilation(model, rng.normal(size=(16, 6)))
+    assert set(map(tuple, made.kept_channels.values())) == {(0, 2, 3)}
+    hidden = {e.value.name: e for e in report_errors.measure(made)}["r"]
+    assert hidden.cumulative is not None
+    assert hidden.cumulative.elements == 16 * 3
+    assert hidden.cumulative.sqnr_db is not None
+    assert 25 < hidden.cumulative.sqnr_db < 70
 
 
-def test_an_equalized_channel_is_told_by_its_factor(
-    dense: tuple[qcc.api.CompiledModel, Array, Array, Array],
-) -> None:
+def test_an_equalized_channel_is_told_by_its_factor() -> None:
     rng = np.random.default_rng(6)
     first, second, bias = rng.normal(size=(6, 4)), rng.normal(size=(4, 3)), rng.normal(size=4)
     factors = np.array([1.0, 2.0, 0.25, 1.0])
-    x = rng.normal(size=(8, 6)).astype(np.float32)
-    made, scaled = (
-        qcc.compile(m, calibration=x).compilation
-        for m in (
-            dense_model(first, bias, second),
-            dense_model(first * factors, bias * factors, second / factors[:, None]),
-        )
-    )
+    x = rng.normal(size=(8, 6))
+    made = compilation(dense_model(first, bias, second), x)
     assert report_errors.channel_factors(made) == {}
-    made.calibrated = scaled.calibrated
+    scaled = dense_model(first * factors, bias * factors, second / factors[:, None])
+    made.calibrated = compilation(scaled, x).calibrated
     found = report_errors.channel_factors(made)
     assert found["r"] == pytest.approx(factors, rel=1e-4)
     assert "z" not in found
@@ -196,6 +211,18 @@ def test_every_tensor_has_a_histogram_of_all_it_was(compiled) -> None:
         assert tensor["seen"][0] - margin <= histogram["low"] <= histogram["high"]
         assert histogram["high"] <= tensor["seen"][1] + margin
         assert tensor["codes_range"][0] <= 0 <= tensor["codes_range"][1]
+
+
+def test_corrections_are_read_from_the_notes_of_passes(dense: Dense) -> None:
+    made = replace(dense.made, notes=[
+        ("fix", Note("y", "fix", True, "SQNR 20.50 dB becomes 23.00 dB on 4 samples it did not see")),
+        ("try", Note("y", "try", False, "SQNR 23.00 dB would become -1.00 dB on 4 samples")),
+        ("other", Note("y", "other", True, "3 of 4 channels")),
+    ])  # fmt: skip
+    assert corrections(made) == [
+        {"pass": "fix", "applied": True, "before_db": 20.5, "after_db": 23.0},
+        {"pass": "try", "applied": False, "before_db": 23.0, "after_db": -1.0},
+    ]
 
 
 def test_float32_has_no_tensors(model: Path) -> None:
