@@ -58,6 +58,7 @@ def main() -> None:
       qcc compile model.onnx --calib data.npz -o out     quantize, prove, write C, build, compare
       qcc verify out --data test.npz                     library = interpreter; accuracy against float
       qcc bench out                                      time per inference, against float32
+      qcc compare model.onnx out --data test.npz         where integers and float part
       qcc explain model.onnx NODE                        what every rule did with a node, and why not
 
     data.npz holds one array for each model input, under the name of the input, samples along the first axis.

@@ -20,6 +20,7 @@ from qcc.ir.types import DType, TensorType
 from qcc.options import CompileOptions
 from qcc.passes.base import Note, PassContext
 from qcc.passes.manager import run_pipeline
+from qcc.report import render_html
 from qcc.report_errors import Noise, TensorErrors, split_quantization_error
 from qcc.report_graph import BOX, COLUMNS, draw
 from qcc.report_tensors import corrections, tensors_of, worst
@@ -79,6 +80,10 @@ def dense_model(weight: Array, bias: Array, second: Array | None = None) -> onnx
     return model
 
 
+def by_name(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {t["tensor"]: t for t in report["tensors"]}
+
+
 def compilation(model: onnx.ModelProto, x: Array) -> Compilation:
     """The model with the extremes as ranges and the nearest codes as weights, whatever compile does by default."""
     options = CompileOptions(analyze=30.0)
@@ -108,7 +113,7 @@ class Dense:
 
     @property
     def tensors(self) -> dict[str, dict[str, Any]]:
-        return {t["tensor"]: t for t in self.report["tensors"]}
+        return by_name(self.report)
 
     @property
     def weight_error(self) -> Array:
@@ -211,6 +216,17 @@ def test_every_tensor_has_a_histogram_of_all_it_was(compiled) -> None:
         assert tensor["seen"][0] - margin <= histogram["low"] <= histogram["high"]
         assert histogram["high"] <= tensor["seen"][1] + margin
         assert tensor["codes_range"][0] <= 0 <= tensor["codes_range"][1]
+
+
+def test_what_is_clipped_is_counted_and_drawn(model: Path, calib: Path) -> None:
+    report = qcc.compile(model, calibration=calib, observer="observer=percentile p=95").report
+    clipped = [t for t in report["tensors"] if t["clipped"]]
+    assert clipped
+    assert all(t["histogram"]["of"] == "calibration" for t in report["tensors"])
+    assert all(t["error"]["clipping"] > 0 for t in clipped)
+    for name in ("relu1", "relu2", "relu3"):  # half of 5 % at the upper end; nothing lies below 0
+        assert by_name(report)[name]["clipped"] == pytest.approx(0.025, abs=0.004)
+    assert render_html(report).count('class="cut"') >= len(clipped)
 
 
 def test_corrections_are_read_from_the_notes_of_passes(dense: Dense) -> None:
