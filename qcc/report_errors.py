@@ -26,6 +26,7 @@ MEASURED_ELEMENTS = (
     3 * 2**23
 )  # of all tensors in all measured samples: fewer samples of large models, at least one
 
+_SMALL, _LARGE = 1e-20, 1e30  # sums of squares that float32 holds
 EQUALIZED = 1e-3  # a channel that changed by less was only rounded
 RESTORED_SAMPLES = 4  # that each restoration is tried on, at least
 
@@ -42,7 +43,7 @@ class Noise:
         """Count one more sample."""
         self.elements += reference.size
         self.signal += _square(reference)
-        self.noise += _square(np.subtract(result, reference, dtype=np.float32))
+        self.noise += _squared_distance(result, reference)
 
     @property
     def sqnr_db(self) -> float | None:
@@ -56,8 +57,9 @@ class TensorErrors:
 
     ``rounding``, ``clipping``: squared Q(f) - f inside and outside of what the codes can hold, over ``clipped`` of
     ``elements``. ``weights``: what quantized weights and bias on float inputs change, None where there are none.
-    ``simulated``: fake-quant values against f; ``requantization``: i against fake-quant values; ``cumulative``: i
-    against f. The last two cover the channels that were kept, and stay empty for a value the program does not hold.
+    ``requantization``: i against the fake-quant meaning of its layer on the integers before it. ``simulated``: values of the
+    fake-quant graph against f; ``cumulative``: i against f. What compares with i covers the channels that were kept,
+    and stays empty for a value that the program does not hold.
     """
 
     value: Value
@@ -88,20 +90,19 @@ def split_quantization_error(errors: TensorErrors, x: Array) -> None:
     qparams = errors.value.type.qparams
     assert qparams is not None
     low, high = qparams.range
-    squared = np.square(fixedpoint.fake_quantize(x, qparams) - x)
-    total = float(squared.sum(dtype=np.float64))
-    clipped = 0.0
+    rounded = fixedpoint.fake_quantize(x, qparams)
+    total, clipped = _squared_distance(rounded, x), 0.0
     half = (
         qparams.scale[0] / 2
     )  # up to half a step beyond the last code a value is rounded to it, not clipped
     if x.size and (float(x.min()) < low - half or float(x.max()) > high + half):
         outside = (x < low - half) | (x > high + half)
-        clipped = float(squared[outside].sum(dtype=np.float64))
+        clipped = _squared_distance(rounded[outside], x[outside])
         errors.clipped += int(np.count_nonzero(outside))
     errors.elements += x.size
     errors.signal += _square(x)
     errors.clipping += clipped
-    errors.rounding += total - clipped
+    errors.rounding += max(0.0, total - clipped)
 
 
 def measure(made: Compilation, progress: Progress = lambda what, done, total: None) -> list[TensorErrors]:
@@ -119,14 +120,17 @@ def measure(made: Compilation, progress: Progress = lambda what, done, total: No
             found[name].weights = Noise()
     observed = [v for v in _computed(reference) if v.name in found or v.name in twins.values()]
     runtime = FloatRuntime(reference, observed)
-    simulated = FloatRuntime(annotated, [e.value for e in found.values()], fake_quant=True)
+    simulated = FloatRuntime(annotated, [v for v in _computed(annotated) if not v.fused], fake_quant=True)
+    layers = _LayersApart(annotated, made.kept_channels)
     count = samples_measured(made)
     for index in range(count):
         sample = {name: array[index : index + 1] for name, array in made.samples.items()}
         f, a = _observe(runtime, sample), _observe(simulated, sample)
         i = integers_as_reals(planned, sample)
+        r = layers(sample, a, i)
         for name, errors in found.items():
-            _add_sample(errors, f, a[name], i.get(name), twins.get(name), made.kept_channels.get(name))
+            kept = made.kept_channels.get(name)
+            _add_sample(errors, f, a[name], i.get(name), r.get(name), twins.get(name), kept)
         progress("measuring errors", index + 1, count)
     return list(found.values())
 
@@ -159,7 +163,7 @@ def channel_factors(made: Compilation) -> dict[str, list[float]]:
         for name, factors in found.items():
             unknown = np.flatnonzero(np.isnan(factors))
             x, y = (a[name].reshape(-1, factors.size)[:, unknown] for a in (old, new))
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 ratio = np.where((x != 0) & (y != 0), y / x, np.nan)
             known = ~np.isnan(ratio).all(axis=0)
             factors[unknown[known]] = np.nanmedian(ratio[:, known], axis=0)
@@ -209,7 +213,13 @@ def _observe(runtime: FloatRuntime, sample: Arrays) -> dict[str, Array]:
 
 
 def _add_sample(
-    errors: TensorErrors, f: Arrays, a: Array, i: Array | None, twin: str | None, kept: list[int] | None
+    errors: TensorErrors,
+    f: Arrays,
+    a: Array,
+    i: Array | None,
+    r: Array | None,
+    twin: str | None,
+    kept: list[int] | None,
 ) -> None:
     x = f[errors.value.name]
     errors.seen.update(x[None])
@@ -217,21 +227,72 @@ def _add_sample(
     errors.simulated.add(x, a)
     if errors.weights is not None and twin is not None:
         errors.weights.add(x, f[twin])
-    if i is None:
-        return
     if kept is not None:
-        x, a = x[..., kept], a[..., kept]
-    if i.shape != x.shape:
+        x, r = x[..., kept], None if r is None else r[..., kept]
+    if i is None or i.shape != x.shape:
         return
-    errors.requantization = errors.requantization or Noise()
     errors.cumulative = errors.cumulative or Noise()
-    errors.requantization.add(a, i)
     errors.cumulative.add(x, i)
+    if r is not None:
+        errors.requantization = errors.requantization or Noise()
+        errors.requantization.add(r, i)
+
+
+class _LayersApart:
+    """The fake-quant meaning of every layer by itself, on operands that are given: each materialized value is an input."""
+
+    def __init__(self, annotated: Graph, kept_channels: Mapping[str, list[int]]) -> None:
+        graph = annotated.clone()
+        graph.outputs, graph.output_names = [], []
+        self.kept_channels = kept_channels
+        self.held: dict[str, str] = {}
+        for node in graph.nodes:
+            if node.output.fused:
+                continue
+            if node.output.users:
+                held = graph.add_input(f"{node.name}.held", node.output.type)
+                self.held[held.name] = node.name
+                graph.replace_uses(node.output, held)
+            graph.add_output(node.output, node.name)
+        self.runtime = FloatRuntime(graph, fake_quant=True)
+
+    def __call__(self, sample: Arrays, a: Arrays, i: Arrays) -> dict[str, Array]:
+        """By value name, on the integers ``i`` of one sample; what these lack is taken from the fake-quant values ``a``."""
+        feed: dict[str, Array] = {}
+        for value in self.runtime.graph.inputs:
+            name = self.held.get(value.name)
+            x = sample[value.name] if name is None else self._whole(name, a[name], i.get(name))
+            feed[value.name] = x if name is None or value.type.shape[:1] == (1,) else x[None]
+        results = self.runtime.run(feed)
+        outputs = zip(self.runtime.graph.output_names, self.runtime.graph.outputs, strict=True)
+        return {name: results[name].reshape(v.type.shape) for name, v in outputs}
+
+    def _whole(self, name: str, a: Array, i: Array | None) -> Array:
+        """``i`` with the removed channels, which are constant."""
+        kept = self.kept_channels.get(name)
+        if i is None or kept is None:
+            return a if i is None or i.shape != a.shape else i
+        whole = a.copy()
+        whole[..., kept] = i
+        return whole
 
 
 def _square(x: Array) -> float:
+    """The sum of squares: fast in float32, where that neither overflows nor underflows, else in float64."""
     flat = np.ravel(x)
-    return float(np.vdot(flat, flat))
+    found = float(np.vdot(flat, flat))
+    if not _SMALL < found < _LARGE:
+        wide = flat.astype(np.float64)
+        found = float(np.vdot(wide, wide))
+    return found
+
+
+def _squared_distance(a: Array, b: Array) -> float:
+    with np.errstate(over="ignore"):
+        difference = np.subtract(a, b, dtype=np.float32)
+    if not np.isfinite(difference).all():
+        difference = np.subtract(a, b, dtype=np.float64)
+    return _square(difference)
 
 
 def _with_quantized_weights(calibrated: Graph, annotated: Graph) -> tuple[Graph, dict[str, str]]:

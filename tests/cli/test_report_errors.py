@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qcc
-from qcc import onnx_importer, report_errors
+from qcc import onnx_importer, report_errors, verify
 from qcc.driver import Compilation
+from qcc.ir import interpreter
 from qcc.ir.graph import Value
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
@@ -143,6 +144,29 @@ def test_error_of_weights_equals_numpy(dense: Dense) -> None:
     s, zero = y["scale"], y["zero_point"]
     own = (np.clip(np.rint(exact / s) + zero, -128, 127) - zero) * s - exact
     assert y["error"]["rounding"] + y["error"]["clipping"] == pytest.approx(np.mean(own**2), rel=1e-2)
+
+
+def test_requantization_is_what_integers_differ_from_their_simulation(dense: Dense) -> None:
+    """One layer on an exact input: round(x Wq + bq) in floats against the integers of the interpreter."""
+    y = dense.tensors["y"]
+    planned = dense.made.planned
+    assert planned is not None
+    codes = interpreter.run(planned, verify.quantize_inputs(planned, {"x": dense.x}))["y"]
+    scale = np.abs(dense.weight).max(axis=0) / 127
+    step = scale * dense.tensors["x"]["scale"]
+    exact = dense.x @ (dense.weight + dense.weight_error) + np.rint(dense.bias / step) * step
+    simulated = np.clip(np.rint(exact / y["scale"]) + y["zero_point"], -128, 127)
+    expected = np.mean(((codes - simulated) * y["scale"]) ** 2)
+    assert y["error"]["requantization"] == pytest.approx(expected, abs=2 * y["scale"] ** 2 / codes.size)
+    assert y["error"]["requantization"] < y["scale"] ** 2 / 12  # multipliers are exact to about 2^-30
+
+
+def test_requantization_is_measured_layer_by_layer(compiled) -> None:
+    report = json.loads((compiled[0] / "report.json").read_text())
+    for tensor in report["tensors"][1:]:
+        assert tensor["error"]["requantization"] is not None
+        if tensor["tensor"] != "probabilities":
+            assert tensor["error"]["requantization"] < tensor["scale"] ** 2 / 12
 
 
 def test_cumulative_error_of_the_output_is_the_accuracy(compiled) -> None:
@@ -277,3 +301,14 @@ def test_branches_stand_one_above_the_other() -> None:
 
 def test_an_empty_graph_has_an_empty_picture() -> None:
     assert draw([])["boxes"] == []
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30, 1e38])
+def test_sums_of_squares_neither_overflow_nor_vanish(size: float) -> None:
+    noise = Noise()
+    noise.add(np.full(8, size, np.float32), np.full(8, 1.5 * size, np.float32))
+    assert noise.signal == pytest.approx(8 * size**2, rel=1e-5)
+    assert noise.sqnr_db == pytest.approx(20 * log10(2), abs=1e-3)
+    assert errors_of(QParams.per_tensor(size), np.full(4, 1.25 * size)).rounding == pytest.approx(
+        4 * (size / 4) ** 2, rel=1e-4
+    )
