@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import verify
-from qcc.driver import Compilation
+from qcc.driver import Compilation, Progress
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import fixedpoint, interpreter
 from qcc.ir.graph import Graph, Node, Value
@@ -20,7 +19,6 @@ from qcc.passes.statistics import TensorStatistics
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
-Progress = Callable[[str, int, int], None]
 
 MEASURED_ELEMENTS = (
     3 * 2**23
@@ -28,7 +26,6 @@ MEASURED_ELEMENTS = (
 
 _SMALL, _LARGE = 1e-20, 1e30  # sums of squares that float32 holds
 EQUALIZED = 1e-3  # a channel that changed by less was only rounded
-RESTORED_SAMPLES = 4  # that each restoration is tried on, at least
 
 
 @dataclass
@@ -118,9 +115,11 @@ def measure(made: Compilation, progress: Progress = lambda what, done, total: No
     for name in twins:
         if name in found:
             found[name].weights = Noise()
-    observed = [v for v in _computed(reference) if v.name in found or v.name in twins.values()]
+    observed = [v for v in computed_values(reference) if v.name in found or v.name in twins.values()]
     runtime = FloatRuntime(reference, observed)
-    simulated = FloatRuntime(annotated, [v for v in _computed(annotated) if not v.fused], fake_quant=True)
+    simulated = FloatRuntime(
+        annotated, [v for v in computed_values(annotated) if not v.fused], fake_quant=True
+    )
     layers = _LayersApart(annotated, made.kept_channels)
     count = samples_measured(made)
     for index in range(count):
@@ -139,7 +138,7 @@ def samples_measured(made: Compilation) -> int:
     """How many of the kept samples ``measure`` runs."""
     if made.annotated is None or not made.samples:
         return 0
-    per_sample = sum(v.type.elements for v in _computed(made.annotated) if not v.fused) or 1
+    per_sample = sum(v.type.elements for v in computed_values(made.annotated) if not v.fused) or 1
     kept = len(next(iter(made.samples.values())))
     return max(1, min(kept, MEASURED_ELEMENTS // per_sample))
 
@@ -153,9 +152,9 @@ def channel_factors(made: Compilation) -> dict[str, list[float]]:
     before, after = made.float_graph, made.calibrated
     if after is None or not made.samples or _same_constants(before, after):
         return {}
-    shapes = {v.name: v.type.shape for v in _computed(before)}
-    common = [v.name for v in _computed(after) if v.type.rank and shapes.get(v.name) == v.type.shape]
-    graphs = [FloatRuntime(g, [v for v in _computed(g) if v.name in common]) for g in (before, after)]
+    shapes = {v.name: v.type.shape for v in computed_values(before)}
+    common = [v.name for v in computed_values(after) if v.type.rank and shapes.get(v.name) == v.type.shape]
+    graphs = [FloatRuntime(g, [v for v in computed_values(g) if v.name in common]) for g in (before, after)]
     found = {name: np.full(shapes[name][-1], np.nan) for name in common}
     for index in range(samples_measured(made)):
         sample = {name: array[index : index + 1] for name, array in made.samples.items()}
@@ -181,7 +180,7 @@ def _same_constants(a: Graph, b: Graph) -> bool:
 
 def quantized_values(graph: Graph) -> list[Value]:
     """Inputs and results of an annotated graph that are held in integers."""
-    values = (v for v in _computed(graph) if v.type.qparams is not None)
+    values = (v for v in computed_values(graph) if v.type.qparams is not None)
     return [v for v in values if v.type.qparams is not None and v.type.qparams.axis is None]
 
 
@@ -202,7 +201,8 @@ def integers_as_reals(planned: Graph, sample: Arrays) -> dict[str, Array]:
     return found
 
 
-def _computed(graph: Graph) -> list[Value]:
+def computed_values(graph: Graph) -> list[Value]:
+    """Inputs, then results of nodes."""
     return [*graph.inputs, *(n.output for n in graph.nodes)]
 
 
@@ -301,7 +301,7 @@ def _with_quantized_weights(calibrated: Graph, annotated: Graph) -> tuple[Graph,
     Also: by name of the materialized value in which a layer ends, the value of its twin.
     """
     graph = calibrated.clone()
-    values = {v.name: v for v in _computed(graph)}
+    values = {v.name: v for v in computed_values(graph)}
     twins: dict[str, str] = {}
 
     def copy(node: Node, behind: Value | None, twin: Value | None) -> Value:
@@ -326,92 +326,3 @@ def _with_quantized_weights(calibrated: Graph, annotated: Graph) -> tuple[Graph,
             twin = copy(current, behind, twin)
         twins[current.name] = twin.name
     return graph, twins
-
-
-# ---------------------------------------------------------------------- what if
-def what_if(
-    made: Compilation,
-    errors: list[TensorErrors],
-    seconds: float,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """The SQNR of the outputs when one tensor, or the weights of one layer, stay in float: largest errors first.
-
-    By fake-quant runs on kept samples, until ``seconds`` have passed; what was not reached is listed.
-    """
-    annotated, calibrated = made.annotated, made.calibrated
-    if annotated is None or calibrated is None or not errors:
-        return {}
-    count = max(samples_measured(made), min(RESTORED_SAMPLES, len(next(iter(made.samples.values())))))
-    samples = {name: array[:count] for name, array in made.samples.items()}
-    reference = FloatRuntime(calibrated).run(samples)
-
-    def sqnr_db(graph: Graph) -> float | None:
-        results = FloatRuntime(graph, fake_quant=True).run(samples)
-        noises = {name: Noise() for name in reference}
-        for name, noise in noises.items():
-            noise.add(reference[name], results[name])
-        ratios = [n.noise / n.signal if n.signal else n.noise for n in noises.values()]
-        return decibels(sum(ratios) / len(ratios))
-
-    start, base = time.monotonic(), sqnr_db(annotated)
-    suspects = _suspects(errors)
-    evaluated = []
-    for number, (_, what, name) in enumerate(suspects):
-        if time.monotonic() - start > seconds:
-            break
-        restored = sqnr_db(_restored(annotated, calibrated, what, name))
-        gain = None if base is None or restored is None else restored - base
-        evaluated.append({"tensor": name, "what": what, "sqnr_db": restored, "gain_db": gain})
-        progress("restoring tensors", number + 1, len(suspects))
-    evaluated.sort(key=lambda e: -math.inf if e["gain_db"] is None else e["gain_db"], reverse=True)
-    left = [{"tensor": name, "what": what} for _, what, name in suspects[len(evaluated) :]]
-    return {
-        "sqnr_db": base,
-        "samples": count,
-        "budget_seconds": seconds,
-        "evaluated": evaluated,
-        "not_evaluated": left,
-    }
-
-
-def _suspects(errors: list[TensorErrors]) -> list[tuple[float, str, str]]:
-    """(noise over signal, "tensor" or "weights", name), the largest first."""
-    found = []
-    for e in errors:
-        for what, noise in (("tensor", e.local), ("weights", e.weights)):
-            if noise is not None and noise.noise:
-                found.append((noise.noise / (noise.signal or 1.0), what, e.value.name))
-    return sorted(found, key=lambda s: -s[0])
-
-
-def _restored(annotated: Graph, calibrated: Graph, what: str, name: str) -> Graph:
-    """``annotated`` without the qparams of one value and what shares them, or with the float weights of one layer."""
-    graph = annotated.clone()
-    value = next(v for v in _computed(graph) if v.name == name)
-    if what == "tensor":
-        for tied in _tied(value):
-            tied.type = tied.type.with_qparams(None)
-        return graph
-    node = value.producer
-    while node is not None and node.op.quant_rule().weight is None:
-        node = next(v.producer for v in node.inputs if v is not None and v.fused)
-    assert node is not None
-    twin = next(n for n in calibrated.nodes if n.name == node.name)
-    for index, original in enumerate(twin.inputs):
-        if original is not None and original.data is not None:
-            graph.set_input(node, index, graph.constant(original.data, original.name, original.type))
-    return graph
-
-
-def _tied(value: Value) -> list[Value]:
-    """``value`` and those that ops which only move elements tie to it: they hold the same numbers."""
-    found, pending = {id(value): value}, [value]
-    while pending:
-        current = pending.pop()
-        nodes = [n for n in (current.producer, *current.users) if n is not None and n.op.quant_rule().shares]
-        for near in (v for n in nodes for v in (*n.inputs, n.output)):
-            if near is not None and near.data is None and id(near) not in found:
-                found[id(near)] = near
-                pending.append(near)
-    return list(found.values())

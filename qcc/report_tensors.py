@@ -14,6 +14,7 @@ from qcc.driver import Compilation
 from qcc.ir.graph import Node, Value
 from qcc.passes.statistics import TensorStatistics
 from qcc.report_errors import Noise, TensorErrors
+from qcc.report_what_if import what_if
 
 BINS = 64
 WORST = 5  # in the summary
@@ -40,7 +41,7 @@ def tensors_of(made: Compilation, progress: Callable[[str, int, int], None]) -> 
         "worst": [t["tensor"] for t in worst(tensors)],
         "equalized_channels": report_errors.channel_factors(made),
         "graph": _graph(made),
-        "what_if": report_errors.what_if(made, errors, seconds, progress) if seconds and errors else None,
+        "what_if": what_if(made, errors, seconds, progress) if seconds and errors else None,
         "corrections": corrections(made),
     }
 

@@ -25,6 +25,7 @@ from qcc.report import render_html
 from qcc.report_errors import Noise, TensorErrors, split_quantization_error
 from qcc.report_graph import BOX, COLUMNS, draw
 from qcc.report_tensors import corrections, tensors_of, worst
+from qcc.report_what_if import what_if
 
 Array = np.ndarray[Any, Any]
 
@@ -190,7 +191,7 @@ def test_restoring_gives_what_numpy_says(dense: Dense) -> None:
 
 
 def test_what_no_time_is_left_for_is_listed(dense: Dense) -> None:
-    found = report_errors.what_if(dense.made, report_errors.measure(dense.made), seconds=-1.0)
+    found = what_if(dense.made, report_errors.measure(dense.made), seconds=-1.0)
     assert found["evaluated"] == []
     assert found["not_evaluated"]
 
