@@ -17,6 +17,9 @@ from qcc.passes import (
     fuse_epilogues,
     calibrate,
     choose_qparams,
+    # study of the annotated graph
+    simulate_codes,
+    analyze_mse,
     # annotated to integer graph
     quantize_ops,
     # integer to planned graph
@@ -27,6 +30,7 @@ from qcc.passes import (
 # isort: on
 
 __all__ = [
+    "analyze_mse",
     "calibrate",
     "canonicalize",
     "choose_qparams",
@@ -41,4 +45,5 @@ __all__ = [
     "plan_accumulators",
     "quantize_ops",
     "remove_dead_channels",
+    "simulate_codes",
 ]

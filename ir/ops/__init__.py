@@ -14,6 +14,7 @@ from qcc.ir.ops import (
     reduce,
     resize,
     shape,
+    simulated,
     softmax,
     tiling,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "reduce",
     "resize",
     "shape",
+    "simulated",
     "softmax",
     "tiling",
 ]
