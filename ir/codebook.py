@@ -68,14 +68,14 @@ def uniform_noise(x: NDArray[Any], seed: int) -> Floats:
     """Numbers in [0, 1) by seed, place behind axis 0, and value: the same however samples are stacked on axis 0."""
     place = np.arange(np.prod(x.shape[1:], dtype=np.int64), dtype=np.uint64).reshape(x.shape[1:])
     bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
-    start = _mixed(np.asarray([seed % 2**64], np.uint64))[0]
-    mixed = _mixed(_mixed(_mixed(start ^ place) ^ bits))
+    with np.errstate(over="ignore"):  # modulo 2^64
+        mixed = _mixed(_mixed(_mixed(np.uint64(seed % 2**64)) ^ place) ^ bits)
     return np.asarray((mixed >> np.uint64(11)) * 2.0**-53)
 
 
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of SplitMix64 (Steele, Lea and Flood 2014)."""
-    z = np.asarray(z) + np.full((1,) * np.ndim(z), 0x9E3779B97F4A7C15, np.uint64)
+def _mixed(z: Any) -> Any:
+    """One step of SplitMix64 (Steele, Lea and Flood 2014), of uint64."""
+    z = z + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+    return z ^ (z >> np.uint64(31))

@@ -82,11 +82,8 @@ def _activations(graph: Graph) -> list[tuple[Value, Node | None]]:
 
 
 def _samples(graph: Graph, ctx: PassContext) -> dict[str, Array]:
-    statistics, data = ctx.resources.get("collected_statistics"), ctx.resources.get("calibration")
-    if statistics is not None:
-        batch = statistics.sketch.batch()
-    else:
-        batch = next(iter(data), {}) if data is not None else {}
+    statistics, data = ctx.resources.get("collected_statistics"), ctx.resources.get("calibration", ())
+    batch: dict[str, Array] = statistics.sketch.batch() if statistics is not None else next(iter(data), {})
     if not batch:
         raise PassError("analyze-mse has no samples", hint="pass --calib data.npz")
     count = max(1, _BYTES // (sum(n.output.type.bytes for n in graph.nodes) or 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import erf, exp, inf, log, pi, sqrt
+from math import erf, erfc, exp, inf, log, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,10 @@ class Distribution:
     def overload(self, low: float, high: float) -> float:
         """E[(x - low)^2; x < low] + E[(x - high)^2; x > high]: what clipping adds (Banner et al. 2019, section 3).
 
-        Of a side where the distribution ends before: nothing; of one where it ends behind: the whole tail.
+        Data end at their extremes: a tail is integrated up to there, not to infinity.
         """
-        below = self._tail(self.mean - low) if self.low < low else 0.0
-        above = self._tail(high - self.mean) if self.high > high else 0.0
-        return (below + above) * self._share
+        below = self._beyond(self.mean - low, self.mean - self.low)
+        return (below + self._beyond(high - self.mean, self.high - self.mean)) * self._share
 
     @property
     def _share(self) -> float:
@@ -75,17 +74,25 @@ class Distribution:
             return 0.5 * (1 + erf(t / sqrt(2)))
         return 0.5 * exp(t) if t < 0 else 1 - 0.5 * exp(-t)
 
-    def _tail(self, c: float) -> float:
-        """E[(x - mean - c)^2; x - mean > c], uncut."""
-        if self.spread == 0:
+    def _beyond(self, c: float, end: float) -> float:
+        """E[y^2; 0 < y < end - c] of y = x - mean - c, uncut; both families are symmetric around the mean."""
+        if self.spread == 0 or end <= c:
             return 0.0
-        t = c / self.spread
+        square = self._moments(c)[2]
+        if end < inf:  # y = z + d, z counted from the end
+            d, (p, first, second) = end - c, self._moments(end)
+            square -= second + 2 * d * first + d * d * p
+        return max(0.0, square)
+
+    def _moments(self, c: float) -> tuple[float, float, float]:
+        """P(y > 0), E[y; y > 0], E[y^2; y > 0] of y = x - mean - c, uncut."""
+        t, s = c / self.spread, self.spread
         if self.family == "gaussian":
-            beyond, density = 0.5 * (1 - erf(t / sqrt(2))), exp(-t * t / 2) / sqrt(2 * pi)
-            return max(0.0, self.spread**2 * ((1 + t * t) * beyond - t * density))
+            q, density = 0.5 * erfc(t / sqrt(2)), exp(-t * t / 2) / sqrt(2 * pi)
+            return q, s * (density - t * q), s * s * ((1 + t * t) * q - t * density)
         if t >= 0:
-            return self.spread**2 * exp(-t)
-        return self.spread**2 * (t * t + 2 - exp(t))
+            return 0.5 * exp(-t), 0.5 * s * exp(-t), s * s * exp(-t)
+        return 1 - 0.5 * exp(t), s * (0.5 * exp(t) - t), s * s * (t * t + 2 - exp(t))
 
 
 @dataclass(frozen=True)

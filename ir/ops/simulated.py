@@ -46,7 +46,8 @@ class SimulatedQuant(Op):
         axes = {a % x.rank for a in self.axes if -x.rank <= a < x.rank}
         if self.rounding == "error-feedback" and (not axes or len(axes) != len(self.axes)):
             raise VerifyError(f"{self.name}: {list(self.axes)} are no axes of {x}")
-        if scale.rank > x.rank or np.broadcast_shapes(x.shape, scale.shape) != x.shape:
+        lengths = zip(reversed(scale.shape), reversed(x.shape), strict=False)
+        if scale.rank > x.rank or not all(m in (1, n) for m, n in lengths):
             raise VerifyError(f"{self.name}: the scale {scale} does not broadcast to {x}")
         return x.with_qparams(None)
 
