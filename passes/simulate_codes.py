@@ -61,8 +61,10 @@ class SimulateCodes(Pass):
         notes = []
         for number, node in enumerate(list(graph.nodes)):
             rule = node.op.quant_rule()
-            weight = node.inputs[rule.weight] if rule.weight is not None else None
-            if weight is None or not any(fnmatchcase(n, self.values) for n in (weight.name, node.name)):
+            if rule.weight is None:
+                continue
+            weight = node.input(rule.weight)
+            if not any(fnmatchcase(n, self.values) for n in (weight.name, node.name)):
                 continue
             if weight.data is None:
                 notes.append(Note(node.name, self.name, False, f"the weight %{weight.name} is computed"))
@@ -81,7 +83,7 @@ class SimulateCodes(Pass):
         largest = np.abs(data).max(axis=axes, keepdims=True).astype(np.float64)
         largest[largest == 0] = 1.0
         if self.clip == "max":
-            return largest.astype(np.float32)
+            return np.asarray(largest, np.float32)
         levels, errors = codebook.levels_of(self.code, self.bits, True), []
         for factor in _FACTORS:
             rounded = codebook.nearest(data / (factor * largest), levels) * (factor * largest)

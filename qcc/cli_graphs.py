@@ -88,6 +88,8 @@ def opt_command(
     with progress() as report:
         context = PassContext(progress=report, warn=warn)
         manager = PassManager(pipeline, context, verify_each, dump_after, folder)
+        if notes not in (None, "all", *(p.name for p in manager.passes)):
+            raise click.BadParameter(f"{notes} is not in the pipeline", param_hint="'--notes'")
         graph = load_graph(model) if model.suffix == QIR else onnx_importer.import_model(model, shapes)
         reference = graph.clone() if samples is not None else graph
         if calib is not None:

@@ -83,7 +83,7 @@ class SimulatedQuant(Op):
     def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
         """Each code and rounding; one scale and several; not signed."""
         x = rng.normal(size=(1, 3, 4, 5)).astype(np.float32)
-        one, five = np.float32(2.5).reshape(()), rng.uniform(1, 3, size=5).astype(np.float32)
+        one, five = np.asarray(2.5, np.float32), rng.uniform(1, 3, size=5).astype(np.float32)
         yield Case(cls("linear", 4), (x, one), (False, True))
         yield Case(cls("log2", 4), (x, five), (False, True))
         yield Case(cls("sqrt", 3, signed=False), (np.abs(x), one), (False, True))
