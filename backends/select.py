@@ -125,7 +125,7 @@ def select(graph: Graph, kernels: Sequence[Kernel], order: Order = as_ranked) ->
         graph, [p for p in FLOAT_FUSED if any(k.dtype == "f32" for k in by_pattern.get(p, ()))]
     ):
         dtype = _input_dtype(step)
-        rows = [k for k in by_pattern.get(step.pattern, ()) if k.dtype == dtype]
+        rows = [k for k in by_pattern.get(step.pattern, ()) if k.dtype == dtype and _may_round(k, step)]
         candidates, refused = rank(step, rows)
         if candidates:
             candidates = order(step, candidates)
@@ -152,13 +152,26 @@ def rank(step: Step, rows: Sequence[Kernel]) -> tuple[tuple[Candidate, ...], tup
     candidates: list[Candidate] = []
     refused: list[Refusal] = []
     for kernel in rows:
-        reason = kernel.accepts(step)
+        reason = (
+            kernel.accepts(step) if kernel.rounding == _rounding(step) else f"it rounds {kernel.rounding}"
+        )
         if reason is None:
             candidates.append(Candidate(kernel, kernel.estimate(step)))
         else:
             refused.append(Refusal(kernel, reason))
     candidates.sort(key=lambda c: (-c.kernel.priority, c.cycles))
     return tuple(candidates), tuple(refused)
+
+
+def _rounding(step: Step) -> str:
+    """Of the requantization at the end; what every kernel does where there is none."""
+    op = step.nodes[-1].op
+    return op.rounding if isinstance(op, Requantize) else "ties_up"
+
+
+def _may_round(kernel: Kernel, step: Step) -> bool:
+    """False for the kernels that round another runtime's way where nobody asks for it."""
+    return kernel.rounding in ("ties_up", _rounding(step))
 
 
 def _input_dtype(step: Step) -> str:

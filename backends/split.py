@@ -335,6 +335,7 @@ FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_table_params": (_channels,),
     "qcc_f32_affine_params": (_channels,),
     "qcc_f32_unary_params": (_count,),
+    "qcc_f32_fake_quant_params": (_count,),
     "qcc_quantize_params": (_count,),
     "qcc_softmax_params": (_softmax,),
     "qcc_wide_softmax_params": (_softmax,),

@@ -45,11 +45,11 @@ Array = NDArray[Any]
 
 
 def stream(samples: Array, count: int) -> Iterator[Array]:
-    """``count`` samples in batches, each round over ``samples`` at another contrast."""
+    """``count`` samples in batches, each of 64 rounds over ``samples`` at another contrast."""
     for start in range(0, count, BATCH):
         index = np.arange(start, min(start + BATCH, count))
-        factor = np.float32(1 - (start // len(samples)) % 7 / 16)
-        yield samples[index % len(samples)] * factor
+        factor = (1 - index // len(samples) % 64 / 128).astype(np.float32)
+        yield samples[index % len(samples)] * factor.reshape(-1, *[1] * (samples.ndim - 1))
 
 
 def float_graph(zoo: ModuleType, model: str) -> tuple[Graph, Array]:

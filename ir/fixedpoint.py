@@ -24,6 +24,8 @@ Integers = NDArray[np.int64]
 
 MULTIPLIER_MAX = 2**31 - 1
 SHIFT_MIN, SHIFT_MAX = 1, 62
+ROUNDINGS = ("ties_up", "twice")
+ONE_ROUNDING = 31  # the shift up to which rounding twice is rounding once
 _BLOCK = 2**16  # elements
 
 
@@ -85,20 +87,29 @@ def requantize(
     low: int,
     high: int,
     dtype: type[np.signedinteger[Any]] = np.int64,
+    rounding: str = "ties_up",
 ) -> NDArray[Any]:
     """Equation (4), saturating to [low, high], which ``dtype`` holds. ``multiplier`` and ``shift``: scalars, or [C].
+
+    ``rounding``: one of ROUNDINGS. "twice" is what gemmlowp does (TOSA DOUBLE_ROUND): the product to 31 bits, ties up,
+    then to an integer, ties away from zero. From a shift of 32 on that is equation (4) with 2^30 more, or less for a
+    negative acc, before the shift; below there is one rounding.
 
     ``acc`` is [..., C]; it is worked on in blocks, whose 64-bit values stay in the cache.
     """
     m, s = np.asarray(multiplier, np.int64), np.asarray(shift, np.int64)
     half = np.int64(1) << (s - 1)
+    again = np.where(s > ONE_ROUNDING, np.int64(1) << 30, 0) if rounding == "twice" else None
     result = np.empty(np.shape(acc), dtype)
     rows, results = (a.reshape(-1, a.shape[-1] if a.ndim else 1) for a in (np.asarray(acc), result))
     count = max(1, _BLOCK // max(1, rows.shape[1]))
     for start in range(0, len(rows), count):
         q = rows[start : start + count].astype(np.int64)
+        again_here = None if again is None else np.where(q < 0, -again, again)
         q *= m
         q += half
+        if again_here is not None:
+            q += again_here
         q >>= s
         q += zero_point
         results[start : start + count] = saturate(q, low, high)

@@ -17,6 +17,7 @@ from qcc.ir.types import TensorType
 
 Array = NDArray[Any]
 Observer = Callable[[Value, Array], None]
+Evaluate = Callable[[Node, list[Array | None]], Array]
 _CHUNK_BYTES = 256 * 2**20  # of all results of a chunk: few are alive at a time, and large products run best
 
 
@@ -84,48 +85,94 @@ def _hold_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[dict[int, _
 def _run_chunk(
     graph: Graph, held: dict[int, _Held], samples: int, observe: Observer | None, fake_quant: bool
 ) -> list[Array]:
-    uses: dict[int, int] = {}
-    for node in graph.nodes:
-        for value in node.inputs:
-            uses[id(value)] = uses.get(id(value), 0) + 1
-    for value in graph.outputs:
-        uses[id(value)] = uses.get(id(value), 0) + 1
-
-    def fetch(value: Value) -> _Held:
-        if value.data is not None:
-            data: Array = value.data
-            if fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
-                data = fixedpoint.fake_quantize(data, value.type.qparams)
-            return _Held(data, "constant")
-        return held[id(value)]
-
-    for value in graph.inputs:
-        held[id(value)] = _finish(value, held[id(value)], observe, fake_quant)
-    for node in graph.nodes:
-        operands = [None if v is None else fetch(v) for v in node.inputs]
-        held[id(node.output)] = _finish(node.output, _run_node(node, operands, samples), observe, fake_quant)
-        for v in node.inputs:
-            uses[id(v)] -= 1
-            if v is not None and uses[id(v)] == 0:
-                held.pop(id(v), None)
-    return [_as_samples(v, fetch(v), samples) for v in graph.outputs]
-
-
-def _finish(value: Value, result: _Held, observe: Observer | None, fake_quant: bool) -> _Held:
-    if fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
-        result = _Held(fixedpoint.fake_quantize(result.array, value.type.qparams), result.layout)
+    walk = Execution(graph, held, samples, fake_quant)
     if observe is not None:
-        observe(value, result.array)
+        for value in graph.inputs:
+            observe(value, walk.array(value))
+    for node in graph.nodes:
+        walk.step(node)
+        if observe is not None:
+            observe(node.output, walk.array(node.output))
+        walk.forget(node)
+    return [_as_samples(v, walk.fetch(v), samples) for v in graph.outputs]
+
+
+class Execution:
+    """A graph run one node at a time: constants may change until the first node that reads them has run.
+
+    ``start`` makes one for samples as ``run`` takes them. Call ``step`` for each node in order, then ``forget``.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        held: dict[int, _Held],
+        samples: int,
+        fake_quant: bool,
+        compute: Evaluate | None = None,
+    ) -> None:
+        self.samples, self.fake_quant, self._compute = samples, fake_quant, compute or evaluate
+        self._held = {id(v): _finish(v, held[id(v)], fake_quant) for v in graph.inputs}
+        self._uses: dict[int, int] = {}
+        for value in (*(v for n in graph.nodes for v in n.inputs), *graph.outputs):
+            self._uses[id(value)] = self._uses.get(id(value), 0) + 1
+
+    @staticmethod
+    def start(
+        graph: Graph,
+        inputs: Mapping[str, Array],
+        *,
+        fake_quant: bool = False,
+        compute: Evaluate | None = None,
+    ) -> Execution:
+        """All samples at once, before the first node. Raises VerifyError for a wrong name, shape or dtype.
+
+        ``compute`` stands in for ``evaluate``; it gets samples along axis 0.
+        """
+        return Execution(graph, *_hold_inputs(graph, inputs), fake_quant, compute)
+
+    def array(self, value: Value) -> Array:
+        """What ``value`` holds, samples along axis 0 (or on a new leading axis) unless it is constant."""
+        return self.fetch(value).array
+
+    def fetch(self, value: Value) -> _Held:
+        """What ``value`` holds, and how its samples lie."""
+        if value.data is None:
+            return self._held[id(value)]
+        data: Array = value.data
+        if self.fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
+            data = fixedpoint.fake_quantize(data, value.type.qparams)
+        return _Held(data, "constant")
+
+    def step(self, node: Node) -> None:
+        """Compute the result of ``node``; its operands are kept."""
+        operands = [None if v is None else self.fetch(v) for v in node.inputs]
+        self._held[id(node.output)] = _finish(
+            node.output, _run_node(node, operands, self.samples, self._compute), self.fake_quant
+        )
+
+    def forget(self, node: Node) -> None:
+        """Drop operands that no later node reads."""
+        for v in node.inputs:
+            if v is not None and v.data is None:
+                self._uses[id(v)] -= 1
+                if self._uses[id(v)] == 0:
+                    self._held.pop(id(v), None)
+
+
+def _finish(value: Value, result: _Held, fake_quant: bool) -> _Held:
+    if fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
+        return _Held(fixedpoint.fake_quantize(result.array, value.type.qparams), result.layout)
     return result
 
 
-def _run_node(node: Node, operands: list[_Held | None], samples: int) -> _Held:
+def _run_node(node: Node, operands: list[_Held | None], samples: int, compute: Evaluate) -> _Held:
     present = [o for o in operands if o is not None]
     arrays = [None if o is None else o.array for o in operands]
     if all(o.layout == "constant" for o in present):
         return _Held(evaluate(node, arrays), "constant")
     if all(o.layout != "stacked" for o in present) and _stacks(node, operands, samples):
-        return _Held(evaluate(node, arrays), "axis0")
+        return _Held(compute(node, arrays), "axis0")
     each = [evaluate(node, [None if o is None else o.sample(i) for o in operands]) for i in range(samples)]
     if node.output.type.shape[:1] == (1,):
         return _Held(np.concatenate(each), "axis0")

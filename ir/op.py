@@ -127,6 +127,13 @@ class Op:
         """Why an op that accepts accumulators cannot take the one of ``producer``; "" when it can."""
         return ""
 
+    def weight_rows(self, x: Array, w: TensorType, positions: int) -> Array | None:
+        """What the weights are multiplied with: [N, P, G, K] for weights seen as [G, O/G, K]; None if not known.
+
+        At most about ``positions`` of an image's output positions, spread evenly.
+        """
+        return None
+
     # ------------------------------------------------------------ analysis
     def interval(self, sig: Signature, *operands: Interval | Array | None) -> Interval:
         """Proven integer interval of the result per channel of its last axis.

@@ -100,14 +100,21 @@ def taps(
             yield (a, b), x[:, rows, columns, :]
 
 
+def sliding_windows(
+    x: NDArray[Any], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> NDArray[Any]:
+    """The view [N, OH, OW, KH, KW, C] of padded ``x`` [N, H, W, C]."""
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    windows = sliding_window_view(x, extent, axis=(1, 2))[:, :: strides[0], :: strides[1]]
+    windows = windows[..., :: dilations[0], :: dilations[1]]  # [N, OH, OW, C, KH, KW]
+    return windows.transpose(0, 1, 2, 4, 5, 3)
+
+
 def patches(
     x: NDArray[Any], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> Iterator[NDArray[Any]]:
     """im2col in blocks of samples: each [n, OH, OW, KH*KW*C] with the channel fastest."""
-    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    windows = sliding_window_view(x, extent, axis=(1, 2))[:, :: strides[0], :: strides[1]]
-    windows = windows[..., :: dilations[0], :: dilations[1]]  # [N, OH, OW, C, KH, KW]
-    windows = windows.transpose(0, 1, 2, 4, 5, 3)
+    windows = sliding_windows(x, kernel, strides, dilations)
     sample_bytes = int(np.prod(windows.shape[1:])) * 8
     block = max(1, _PATCH_BYTES // max(1, sample_bytes))
     for start in range(0, len(x), block):

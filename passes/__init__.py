@@ -15,8 +15,11 @@ from qcc.passes import (
     eliminate_dead,
     # float to annotated graph
     fuse_epilogues,
+    equalize,
     calibrate,
     choose_qparams,
+    correct_bias,
+    round_weights,
     # study of the annotated graph
     simulate_codes,
     analyze_mse,
@@ -34,7 +37,9 @@ __all__ = [
     "calibrate",
     "canonicalize",
     "choose_qparams",
+    "correct_bias",
     "eliminate_dead",
+    "equalize",
     "fold_affine",
     "fold_batch_norm",
     "fold_constants",
@@ -45,5 +50,6 @@ __all__ = [
     "plan_accumulators",
     "quantize_ops",
     "remove_dead_channels",
+    "round_weights",
     "simulate_codes",
 ]

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from qcc.ir.errors import PassError
 from qcc.ir.graph import Graph, Value
 from qcc.ir.qspec import QSpec
+from qcc.passes.adopt_qparams import undictated
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.graph_statistics import Batch, GraphStatistics, collect
 from qcc.passes.observers import CALIBRATORS, WITHOUT_HISTOGRAM, ranges_of, register_calibrator
@@ -22,6 +23,8 @@ AUTO_CHOICES = ("min-max", "percentile", "mse", "kl", "admm", "moving-average")
 @register_pass
 class Calibrate(Pass):
     """Give each value that will be materialized its real range.
+
+    A value whose qparams the model brings needs none; where that is all of them, no data is read.
 
     Reads ctx.resources: ``calibration``, an iterable of batches {input name: float32[n, ...]}, or ``statistics``,
     GraphStatistics of earlier runs, which take its place; ``observer_factory`` (optional), (graph, values) ->
@@ -56,7 +59,13 @@ class Calibrate(Pass):
         """Set ``range`` on values; the graph becomes annotated."""
         if not 0 < self.p <= 100:
             raise PassError(f"p = {self.p} is no percentage", hint="give the share to keep, such as p=99.99")
-        spec, values = self.spec, observed_values(graph)
+        spec, values = self.spec, undictated(observed_values(graph))
+        for value in observed_values(graph):
+            if value.type.qparams is not None:
+                value.range = value.type.qparams.range
+        if not values:
+            graph.stage = "annotated"
+            return PassResult(True)
         chosen = self._observers(values)
         statistics = self._statistics(graph, values, set(chosen.values()), ctx)
         notes, readers = [], None

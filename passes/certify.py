@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import frexp
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,36 +37,64 @@ class Certified:
     certified: NDArray[np.bool_]
 
 
+Like = Literal["free", "nearest", "float32"]
+
+
 def certify(
-    real: NDArray[np.float64], low: Integers, high: Integers, zero_point: int, q_low: int, q_high: int
+    real: NDArray[np.float64],
+    low: Integers,
+    high: Integers,
+    zero_point: int,
+    q_low: int,
+    q_high: int,
+    like: Like = "free",
 ) -> Certified:
     """Choose multipliers next to ``real`` (float64[C]) for accumulators in [low, high] (int64[C]).
 
-    A channel without certificate keeps the nearest 31-bit multiplier.
+    A channel without certificate keeps the nearest 31-bit multiplier. ``like``: whose integers a certified choice yields.
+    Those of any multiplier near ``real``; of the nearest 31-bit one; or of float32(acc) * float32(real), rounded half
+    to even.
     """
-    exact = [quantize_multiplier(float(r)) for r in real]
-    multiplier = np.array([m for m, _ in exact], np.int64)
-    shift = np.array([s for _, s in exact], np.int64)
+    multiplier, shift = nearest_multipliers(real)
+    steps_up = np.arange(q_low - zero_point + 1, q_high - zero_point + 1, dtype=np.int64)
+    exact_thresholds = _thresholds(multiplier, shift, steps_up)
     done = np.zeros(real.size, np.bool_)
     base = np.array([round(frexp(float(r))[0] * 2**24) for r in real], np.int64)
     base_shift = np.array([24 - frexp(float(r))[1] + _LOW_BITS for r in real], np.int64)
     steps = np.arange(1, NEIGHBOURS + 1)
     offsets = np.concatenate([[0], np.stack([steps, -steps], axis=1).ravel()])  # the nearest first
+    # 24 bits are exact in float32; to follow a product in float32, all that round to the same factor are tried
+    unit = 1 if like == "float32" else 2**_LOW_BITS
     tried = 0
     while tried < offsets.size and not done.all():
         open_ = np.flatnonzero(~done)
         count = max(1, _CANDIDATES // open_.size)
-        candidate = base[open_, None] + offsets[tried : tried + count]
+        candidate = (base[open_, None] << _LOW_BITS) + offsets[tried : tried + count] * unit
         tried += count
-        fits = (candidate >= 2**23) & (candidate < 2**24)
+        fits = (candidate >= 2**30) & (candidate < 2**31)
         fits &= ((base_shift[open_] >= SHIFT_MIN) & (base_shift[open_] <= SHIFT_MAX))[:, None]
         row = np.nonzero(fits)[0]
-        chosen, m = open_[row], candidate[fits] << _LOW_BITS
-        agree = agrees_in_float32(m, base_shift[chosen], low[chosen], high[chosen], zero_point, q_low, q_high)
+        chosen, m = open_[row], candidate[fits]
+        interval = (low[chosen], high[chosen])
+        agree = agrees_in_float32(m, base_shift[chosen], *interval, zero_point, q_low, q_high)
+        if like == "nearest":
+            ends = interval[0][:, None], interval[1][:, None] + 1
+            found, wanted = _thresholds(m, base_shift[chosen], steps_up), exact_thresholds[chosen]
+            agree &= (np.clip(found, *ends) == np.clip(wanted, *ends)).all(axis=1)
+        elif like == "float32":
+            agree &= agrees_in_float32(
+                m, base_shift[chosen], *interval, zero_point, q_low, q_high, real[chosen]
+            )
         channels, first = np.unique(chosen[agree], return_index=True)
         multiplier[channels], shift[channels] = m[agree][first], base_shift[channels]
         done[channels] = True
     return Certified(multiplier, shift, done)
+
+
+def nearest_multipliers(real: NDArray[np.float64]) -> tuple[Integers, Integers]:
+    """(multiplier, shift), int64[C] each: the 31-bit multipliers nearest to ``real``."""
+    pairs = np.array([quantize_multiplier(float(r)) for r in real], np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def agrees_in_float32(
@@ -76,13 +105,18 @@ def agrees_in_float32(
     zero_point: int,
     q_low: int,
     q_high: int,
+    real: NDArray[np.float64] | None = None,
 ) -> NDArray[np.bool_]:
-    """bool[C]: the fast path equals the canonical requantize for every accumulator in [low, high]."""
+    """bool[C]: the fast path equals the canonical requantize for every accumulator in [low, high].
+
+    ``real``: float64[C], what the fast path multiplies by, where that is not multiplier * 2^-shift.
+    """
     steps = np.arange(
         q_low - zero_point + 1, q_high - zero_point + 1, dtype=np.int64
     )  # values left of a threshold
     threshold = _thresholds(multiplier, shift, steps)  # [C, T]
-    m = (multiplier.astype(np.float64) * 2.0 ** -shift.astype(np.float64)).astype(np.float32)[:, None]
+    factor = multiplier.astype(np.float64) * 2.0 ** -shift.astype(np.float64) if real is None else real
+    m = factor.astype(np.float32)[:, None]
     low, high = low[:, None], high[:, None]
     inside = (threshold > low) & (threshold <= high)
     at = np.clip(threshold, low, high)

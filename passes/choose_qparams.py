@@ -83,7 +83,7 @@ def _groups(graph: Graph, dictated: dict[int, QParams]) -> list[list[Value]]:
         return v
 
     for node in graph.nodes:
-        if not node.op.quant_rule().shares or id(node.output) not in leader:
+        if not node.op.quant_rule().shares or id(node.output) not in leader or id(node.output) in dictated:
             continue
         for operand in node.inputs:
             # an operand with dictated qparams keeps them: it is requantized where it is read
@@ -114,13 +114,14 @@ def _quantized(graph: Graph) -> list[Value]:
 
 
 def _dictated(graph: Graph) -> dict[int, QParams]:
-    """By id(value): qparams that an integer algorithm imposes, also on what only moves its results."""
-    found: dict[int, QParams] = {}
+    """By id(value): qparams that the model brings or an integer algorithm imposes, also on what only moves its results."""
+    computed = [*graph.inputs, *(n.output for n in graph.nodes)]
+    found = {id(v): v.type.qparams for v in computed if v.type.qparams is not None}
     for node in graph.nodes:
         rule = node.op.quant_rule()
-        if rule.result is not None:
+        if rule.result is not None and id(node.output) not in found:
             found[id(node.output)] = rule.result
-        if not rule.shares:
+        if not rule.shares or id(node.output) in found:
             continue
         operands = {found.get(id(v)) for v in node.inputs if v is not None and not v.is_constant}
         qparams = operands.pop() if len(operands) == 1 else None
@@ -151,6 +152,8 @@ def _range(value: Value) -> tuple[float, float]:
 # ---------------------------------------------------------------------- weights
 def _choose_weights(graph: Graph, node: Node, spec: QSpec) -> list[Note]:
     _check_constants(node)
+    if node.input(node.op.quant_rule().weight or 0).type.qparams is not None:
+        return []  # the model brings its scales
     ratio, notes = skip_ratio(node, spec), []
     if ratio is not None and float(ratio.min()) < SMALLEST_SKIP_MULTIPLIER:
         (user,) = node.output.users

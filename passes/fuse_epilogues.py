@@ -16,24 +16,29 @@ class FuseEpilogues(Pass):
     2. fuse-activation: accumulating op -> clamp or softmax, this being its only user.
     3. fuse-table: elementwise nodes that together are a function of one materialized value.
     Declines, with the reason, where the value has other users, is a graph output, or shapes broadcast.
+    ``residuals``: whether rule 1 applies.
     """
 
     name = "fuse-epilogues"
     stage = "float"
     exactness = "exact"
+    residuals: bool = True
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set ``fused`` on values; the graph's nodes stay as they are."""
         before = [v.fused for v in graph.values()]
         for value in graph.values():
             value.fused = False
-        notes = [*_fuse_residuals(graph), *_fuse_activations(graph), *_fuse_tables(graph)]
+        residuals = _fuse_residuals(graph) if self.residuals else []
+        notes = [*residuals, *_fuse_activations(graph), *_fuse_tables(graph)]
         return PassResult(before != [v.fused for v in graph.values()], tuple(notes))
 
 
 def _sole_user_problem(graph: Graph, value: Value) -> str:
     if graph.is_output(value):
         return "the value is a graph output"
+    if value.type.qparams is not None:
+        return "the model rounds the value"
     if len(value.users) != 1:
         return f"the value has {len(value.users)} users"
     return ""
@@ -63,6 +68,8 @@ def _residual_problem(graph: Graph, add: Node, value: Value) -> str:
     weight = producer.op.quant_rule().weight
     if weight is None or producer.input(weight).data is None:
         return f"{producer.op.name} has no weights whose scale could be matched to the other operand"
+    if producer.input(weight).type.qparams is not None:
+        return "the model brings the scales of the weights"
     if other is value:
         return "both operands are the same value"
     if value.type.shape != add.output.type.shape or other.type.shape != add.output.type.shape:
@@ -132,6 +139,7 @@ def _largest_single_source(graph: Graph, root: Node, position: dict[int, int]) -
             and _may_join_table(v.producer)
             and not v.fused
             and not graph.is_output(v)
+            and v.type.qparams is None
             and all(id(u) in inside for u in v.users)
         ]
         if not ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,14 @@ from qcc.passes.statistics import TensorStatistics
 
 Batch = Mapping[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
+Record = Callable[[Value, NDArray[Any]], None]
 # runs the graph on one batch and hands every wanted value, in any layout, to the callback
-Observe = Callable[[Batch, Callable[[Value, NDArray[Any]], None]], None]
+Observe = Callable[[Batch, Record], None]
 
 KEPT_SAMPLES, KEPT_BYTES = 32, 16 * 2**20  # at most so many samples, in so much memory, but at least one
-_HASHED = 512  # elements of each input of a sample
+_HASHED = 256  # elements of each input of a sample, at most
+# Histograms count at most so many samples: all, or those whose keys end in so many zero bits. Layer n ends in n.
+COUNTED_SAMPLES, LAYERS = 192, 16
 
 
 @dataclass
@@ -42,14 +46,14 @@ class SampleSketch:
         size = sum(v.type.bytes for v in graph.inputs) or 1
         return SampleSketch(max(1, min(KEPT_SAMPLES, KEPT_BYTES // size)))
 
-    def update(self, batch: Batch) -> None:
-        """Add the samples of a batch."""
-        for index in range(len(next(iter(batch.values()), ()))):
-            sample = {name: array[index] for name, array in batch.items()}
-            key = _key(sample)
-            if len(self.samples) < self.limit or key < max(self.samples):
-                self.samples[key] = {name: array.copy() for name, array in sample.items()}
-                self._trim()
+    def update(self, batch: Batch) -> NDArray[np.uint64]:
+        """Add the samples of a batch; returns their keys."""
+        keys = _keys(batch)
+        largest = max(self.samples) if len(self.samples) >= self.limit else 2**64
+        for index in np.flatnonzero(keys < largest) if largest < 2**64 else range(len(keys)):
+            self.samples[int(keys[index])] = {name: array[index].copy() for name, array in batch.items()}
+            self._trim()
+        return keys
 
     def merge(self, other: SampleSketch) -> None:
         """Add the samples of another sketch of the same limit."""
@@ -66,12 +70,33 @@ class SampleSketch:
             del self.samples[key]
 
 
-def _key(sample: Arrays) -> int:
-    content = hashlib.blake2b(digest_size=8)
-    for name in sorted(sample):
-        flat = sample[name].reshape(-1)
-        content.update(np.ascontiguousarray(flat[:: max(1, len(flat) // _HASHED)]).tobytes())
-    return int.from_bytes(content.digest(), "big")
+def _keys(batch: Batch) -> NDArray[np.uint64]:
+    """A hash of each sample: sum of its words times odd numbers, modulo 2^64, and then mixed (Steele et al. 2014)."""
+    keys = np.zeros(len(next(iter(batch.values()), ())), np.uint64)
+    for number, name in enumerate(sorted(batch)):
+        rows = batch[name].reshape(len(keys), -1)
+        kept = np.ascontiguousarray(rows[:, :: max(1, -(-rows.shape[1] // _HASHED))])
+        words = kept.view(np.uint32 if kept.itemsize % 4 == 0 else np.uint8)
+        keys += words @ _odd_numbers(number, words.shape[1])
+    return _mixed(keys)
+
+
+@cache
+def _odd_numbers(row: int, count: int) -> NDArray[np.uint64]:
+    return _mixed(np.arange(count, dtype=np.uint64) + np.uint64(row << 32)) | np.uint64(1)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64: numbers that look random, all different for different ``x``."""
+    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _layers(keys: NDArray[np.uint64]) -> list[int]:
+    """The layers of histograms that samples count in; a layer has as many as all behind it."""
+    return [min((key & -key).bit_length() - 1, LAYERS - 1) if key else LAYERS - 1 for key in keys.tolist()]
 
 
 @dataclass
@@ -79,12 +104,24 @@ class GraphStatistics:
     """What one pass over the calibration data leaves of a float graph, whatever observer reads it later.
 
     ``digest``: of the graph, weights included, at the place of calibrate in the pipeline. ``tensors``: by value name.
+    ``seen``: how many samples there were of each layer. Histograms keep the layers from ``first_layer`` on.
     """
 
     digest: str
     tensors: dict[str, TensorStatistics]
     sketch: SampleSketch
-    count: int = 0
+    seen: list[int] = field(default_factory=lambda: [0] * LAYERS)
+
+    @property
+    def count(self) -> int:
+        """How many samples there were."""
+        return sum(self.seen)
+
+    @property
+    def first_layer(self) -> int:
+        """The first layer that leaves at most COUNTED_SAMPLES, or else the last one that has any."""
+        fits = next((n for n in range(LAYERS) if sum(self.seen[n:]) <= COUNTED_SAMPLES), LAYERS)
+        return min(fits, max((n for n in range(LAYERS) if self.seen[n]), default=0))
 
     def merge(self, other: GraphStatistics) -> None:
         """Add the statistics of later batches. Raises PassError where they are those of another graph."""
@@ -93,10 +130,11 @@ class GraphStatistics:
                 "the statistics are those of different models",
                 hint="merge statistics of one model, compiled with the same float passes",
             )
+        self.seen = [a + b for a, b in zip(self.seen, other.seen, strict=True)]
         for name, tensor in self.tensors.items():
             tensor.merge(other.tensors[name])
+            tensor.keep_layers(self.first_layer)
         self.sketch.merge(other.sketch)
-        self.count += other.count
 
     def require(self, graph: Graph, names: Iterable[str]) -> None:
         """Raise PassError unless these are statistics of ``graph`` and have what ``names`` lists."""
@@ -119,24 +157,104 @@ def digest_of(graph: Graph) -> str:
     return content.hexdigest()
 
 
+def never_negative(value: Value) -> bool:
+    """Whether an op in front of ``value`` keeps it from being below 0."""
+    node = value.producer
+    if node is None:
+        return False
+    if node.op.name in ("max_pool2d", "concat"):
+        return all(never_negative(v) for v in node.inputs if v is not None)
+    return node.op.name == "clamp" and getattr(node.op, "low", -1.0) >= 0.0
+
+
 def collect(
     graph: Graph, values: list[Value], batches: Iterable[Batch], ctx: PassContext, histogram: bool = True
 ) -> GraphStatistics:
     """Statistics of ``values`` over all batches. One pass, constant memory.
 
-    ``histogram``: False where only extremes and their moving average will be read.
+    ``histogram``: False where only extremes and their moving average will be read. Histograms are those of some
+    samples, in a run of their own; the run of all samples hands out no more than the extremes need.
     Raises PassError where a value is not finite, and where there is no sample.
     """
-    found = GraphStatistics(
-        digest_of(graph), {v.name: TensorStatistics() for v in values}, SampleSketch.of_graph(graph)
-    )
-    wanted = {id(v): found.tensors[v.name] for v in values}
+    peaks = [v for v in values if never_negative(v)]
+    tensors = {v.name: TensorStatistics(v in peaks) for v in values}
+    found = GraphStatistics(digest_of(graph), tensors, SampleSketch.of_graph(graph))
+    factory = ctx.resources.get("observer_factory", _interpret)
+    observe: Observe = factory(graph, values, peaks)
+    sample_bytes = sum(v.type.bytes for v in graph.inputs) or 1
+    counting = _Counting(factory(graph, values, []), found, sample_bytes) if histogram else None
+    total = int(ctx.resources.get("calibration_samples", 0))
+    for batch in batches:
+        count = len(next(iter(batch.values())))
+        if count == 0:
+            continue
+        observe(batch, _checking(tensors, TensorStatistics.extend))
+        for tensor in tensors.values():
+            tensor.end_batch()
+        layers = _layers(found.sketch.update(batch))
+        for layer in layers:
+            found.seen[layer] += 1
+        if counting is not None:
+            counting.add(batch, layers)
+        ctx.progress("calibrating", found.count, total)
+    if found.count == 0:
+        raise PassError("the calibration data is empty", hint="give at least one sample")
+    if counting is not None:
+        counting.finish()
+    for value in values:
+        tensors[value.name].count = found.count * value.type.elements
+    return found
+
+
+class _Counting:
+    """Runs samples for the histograms, those of one layer together, and late: most are dropped while they wait."""
+
+    def __init__(self, observe: Observe, found: GraphStatistics, sample_bytes: int) -> None:
+        self._observe = observe
+        self._found = found
+        self._waiting: dict[int, list[Arrays]] = {}
+        self._first = 0
+        self._limit = max(1, min(COUNTED_SAMPLES, KEPT_BYTES // sample_bytes))
+
+    def add(self, batch: Batch, layers: list[int]) -> None:
+        """Add those samples that may be kept; drop what can no longer be."""
+        if self._found.first_layer > self._first:
+            self._first = self._found.first_layer
+            for layer in [n for n in self._waiting if n < self._first]:
+                del self._waiting[layer]
+            for tensor in self._found.tensors.values():
+                tensor.keep_layers(self._first)
+        for index, layer in enumerate(layers):
+            if layer < self._first:
+                continue
+            waiting = self._waiting.setdefault(layer, [])
+            waiting.append({name: array[index].copy() for name, array in batch.items()})
+            if sum(map(len, self._waiting.values())) > self._limit:
+                self._count(max(self._waiting, key=lambda n: len(self._waiting[n])))
+
+    def finish(self) -> None:
+        """Count those that wait."""
+        for layer in sorted(self._waiting):
+            self._count(layer)
+        for tensor in self._found.tensors.values():
+            tensor.keep_layers(self._first)
+
+    def _count(self, layer: int) -> None:
+        samples = self._waiting.pop(layer)
+        batch = {name: np.stack([s[name] for s in samples]) for name in samples[0]}
+        self._observe(batch, _checking(self._found.tensors, lambda tensor, array: tensor.tally(array, layer)))
+
+
+def _checking(
+    tensors: Mapping[str, TensorStatistics], add: Callable[[TensorStatistics, NDArray[Any]], None]
+) -> Record:
+    """``add`` for those values that are in ``tensors``."""
 
     def record(value: Value, array: NDArray[Any]) -> None:
-        if id(value) not in wanted:
+        if value.name not in tensors:
             return
         try:
-            wanted[id(value)].update(array, histogram)
+            add(tensors[value.name], array)
         except ValueError:
             raise PassError(
                 f"%{value.name} is not finite on the calibration data",
@@ -144,26 +262,11 @@ def collect(
                 "the float model overflows, or is not a number, on these samples: check them and the weights",
             ) from None
 
-    factory = ctx.resources.get("observer_factory")
-    observe: Observe = factory(graph, values) if factory is not None else _interpret(graph)
-    total = int(ctx.resources.get("calibration_samples", 0))
-    for batch in batches:
-        count = len(next(iter(batch.values())))
-        if count == 0:
-            continue
-        observe(batch, record)
-        for tensor in wanted.values():
-            tensor.end_batch()
-        found.sketch.update(batch)
-        found.count += count
-        ctx.progress("calibrating", found.count, total)
-    if found.count == 0:
-        raise PassError("the calibration data is empty", hint="give at least one sample")
-    return found
+    return record
 
 
-def _interpret(graph: Graph) -> Observe:
-    def observe(batch: Batch, record: Callable[[Value, NDArray[Any]], None]) -> None:
+def _interpret(graph: Graph, values: list[Value], peaks: list[Value]) -> Observe:
+    def observe(batch: Batch, record: Record) -> None:
         interpreter.run(graph, batch, observe=record)
 
     return observe

@@ -46,7 +46,7 @@ def meaning_of(graph: Graph, samples: Arrays) -> dict[str, NDArray[np.float32]]:
             assert qparams is not None
             x = fixedpoint.quantize(x, qparams)
         inputs[value.name] = x
-    outputs = interpreter.run(graph, inputs, fake_quant=graph.stage == "annotated")
+    outputs = interpreter.run(graph, inputs, fake_quant=graph.stage in ("float", "annotated"))
     for value, name in zip(graph.outputs, graph.output_names, strict=True):
         if value.type.dtype.is_integer and value.type.qparams is not None:
             outputs[name] = fixedpoint.dequantize(outputs[name], value.type.qparams)

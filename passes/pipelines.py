@@ -30,6 +30,8 @@ FLOAT = ",".join(
 
 QUANTIZE = ",".join(
     (
+        # what is already quantized keeps its qparams; before fuse-epilogues: such a value is rounded, so it is not fused
+        "adopt-qparams",
         # before calibrate: a value that is never materialized needs no range
         "fuse-epilogues",
         "calibrate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 from qcc.ir.errors import PassError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.interval import Interval
-from qcc.ir.ops.quant import Requantize
+from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.conv_transpose import ConvTranspose2d
+from qcc.ir.ops.dense import Dense
+from qcc.ir.ops.pool import AvgPool2d
+from qcc.ir.ops.quant import Dequantize, Quantize, Requantize
+from qcc.ir.ops.shape import Movement
 from qcc.ir.types import DType, TensorType
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.certify import FLOAT32, certify
+from qcc.passes.certify import FLOAT32, Certified, Like, certify, nearest_multipliers
+
+Rounding = Literal["ties_up", "tflite", "onnx"]
+ROUNDS_TWICE = "it rounds twice"
+_LIKE: dict[Rounding, Like] = {"ties_up": "free", "tflite": "nearest", "onnx": "float32"}
 
 Known = Interval | NDArray[Any] | None
 
@@ -25,7 +34,10 @@ class PlanAccumulators(Pass):
 
     A requantize gets multiplier and shift (certified for the float32 fast path where the search finds one), the
     proven interval of its accumulator per channel, and the bits that hold every partial sum in any order.
-    Raises PassError where a partial sum could pass 32 bits.
+    ``rounding``: whose integers each requantize must yield. "ties_up": those of a multiplier near the real scale, which
+    is chosen so that it certifies. "tflite": those of the reference kernels of TensorFlow Lite; behind a convolution
+    they round twice. "onnx": those of onnxruntime, which multiplies in float32 and rounds half to even. A warning names the
+    nodes where that is not proved. Raises PassError where a partial sum could pass 32 bits.
     """
 
     name = "plan-accumulators"
@@ -33,6 +45,7 @@ class PlanAccumulators(Pass):
     result_stage = "planned"
     ensures = ("planned",)
     exactness = "approximate"
+    rounding: Rounding = "ties_up"
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Add operands to requantize nodes; the graph becomes planned."""
@@ -44,13 +57,15 @@ class PlanAccumulators(Pass):
         for node in list(graph.nodes):
             known = known_operands(node, intervals)
             if isinstance(node.op, Requantize):
-                notes.append(_plan(graph, node, known[0], bounds.get(id(node.input(0)))))
+                notes.append(_plan(graph, node, known[0], bounds.get(id(node.input(0))), self.rounding))
                 known = known_operands(node, intervals)
             if node.output.type.dtype.is_integer:
                 intervals[id(node.output)] = interval_of(node, known)
                 if node.op.accumulates:
                     bounds[id(node.output)] = _partial_sums(node, known, bounds)
         graph.stage = "planned"
+        if self.rounding != "ties_up":
+            _warn_of_others(graph, notes, self.rounding, ctx)
         return PassResult(True, tuple(notes))
 
 
@@ -101,7 +116,7 @@ def _partial_sums(node: Node, known: list[Known], bounds: dict[int, int]) -> int
     return bound
 
 
-def _plan(graph: Graph, node: Node, acc: Known, bound: int | None) -> Note:
+def _plan(graph: Graph, node: Node, acc: Known, bound: int | None, rounding: Rounding) -> Note:
     """Give ``node`` its plan. ``bound``: of |partial sum| where its operand is an accumulator."""
     assert isinstance(node.op, Requantize)
     x, result = node.input(0), node.output.type.qparams
@@ -110,13 +125,36 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None) -> Note:
     assert result is not None
     acc = acc.shifted(-x.type.qparams.zero_point)
     real = node.op.real_multipliers(node.signature)
+    if rounding == "onnx":  # which has the scales in float32 and divides in float32
+        scale = np.asarray(x.type.qparams.scale, np.float32) / np.float32(result.scale[0])
+        real = np.clip(scale.astype(np.float64), 2.0**-32, 2.0**29)
+    twice = rounding == "tflite" and _is_convolution(node.input(0).producer)
     # one multiplier for all channels must hold for the widest interval
     across = acc if real.size > 1 else acc.over_channels(1)
-    chosen = certify(real, across.low, across.high, result.zero_point, node.op.low, node.op.high)
+    bounds = (across.low, across.high, result.zero_point, node.op.low, node.op.high)
+    if twice:
+        chosen = Certified(*nearest_multipliers(real), np.zeros(real.size, np.bool_))
+    else:
+        chosen = certify(real, *bounds, _LIKE[rounding])
+    reason, open_ = "", int((~chosen.certified).sum())
+    if (
+        rounding == "onnx" and open_
+    ):  # ties of float32 that no integer multiplier has: any certified one comes next
+        free = certify(real, *bounds)
+        kept = chosen.certified
+        chosen = Certified(
+            np.where(kept, chosen.multiplier, free.multiplier),
+            np.where(kept, chosen.shift, free.shift),
+            kept | free.certified,
+        )
+        reason = f"{open_} of {real.size} channels round apart from onnxruntime at some accumulator"
     proved = bool(chosen.certified.all())
     reached = int(max(-acc.low.min(), acc.high.max(), 1)) if bound is None else bound
     node.op = replace(
-        node.op, certified=(FLOAT32,) if proved else (), accumulator_bits=reached.bit_length() + 1
+        node.op,
+        rounding="twice" if twice else "ties_up",
+        certified=(FLOAT32,) if proved else (),
+        accumulator_bits=reached.bit_length() + 1,
     )
     operands = (
         ("multiplier", chosen.multiplier),
@@ -128,9 +166,39 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None) -> Note:
         node,
         [x, *(_constant(graph, data.astype(np.int32), f"{node.name}.{name}") for name, data in operands)],
     )
-    open_ = int((~chosen.certified).sum())
-    reason = "" if proved else f"{open_} of {real.size} channels have no certificate"
+    if not proved:
+        reason = ROUNDS_TWICE if twice else f"{open_} of {real.size} channels have no certificate"
     return Note(node.name, "certify-f32", proved, reason)
+
+
+def _is_convolution(producer: Node | None) -> bool:
+    return producer is not None and isinstance(producer.op, Conv2d | ConvTranspose2d)
+
+
+def _warn_of_others(graph: Graph, notes: list[Note], rounding: Rounding, ctx: PassContext) -> None:
+    """Name the nodes whose integers may differ from those of the other runtime."""
+    proved = {n.node for n in notes if n.reason in ("", ROUNDS_TWICE)}
+    others = []
+    for node in graph.nodes:
+        if isinstance(node.op, Requantize):
+            producer = node.input(0).producer
+            same = node.name in proved and producer is not None and _scales_once(producer, rounding)
+        else:
+            same = node.op.accumulates or isinstance(node.op, Movement | Quantize | Dequantize)
+        if not same:
+            others.append(f"%{node.name}")
+    if others:
+        listed = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+        ctx.warn(f"rounding {rounding}: not proved to equal that runtime for every input: {listed}")
+
+
+def _scales_once(producer: Node, rounding: Rounding) -> bool:
+    """Whether the other runtime has the same accumulator and scales it as ``rounding`` says."""
+    if isinstance(producer.op, AvgPool2d):
+        # TensorFlow Lite divides the sum of the codes, ties away from zero: an odd count has no ties
+        h, w = producer.input(0).type.shape[1:3]
+        return rounding == "tflite" and producer.op.divisor(h, w) % 2 == 1
+    return _is_convolution(producer) or isinstance(producer.op, Dense)
 
 
 def _constant(graph: Graph, data: NDArray[Any], name: str) -> Value:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, frexp, ldexp
+from functools import cache
+from math import floor, frexp, isfinite, ldexp
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ AVERAGING = 0.1  # share of the newest batch in a moving average
 # Of a sample with more elements than FEW every stride-th one is counted, at most MANY. Strides are prime: one that
 # divides the width or the channels of an image would always pick the same columns or channels.
 FEW, MANY, SMALLEST_STRIDE = 1024, 8192, 17
+NO_COUNTS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class MovingRange:
         low, high = (share * a + b for a, b in zip(self.decayed, later.decayed, strict=True))
         return MovingRange(self.batches + later.batches, self.first, (low, high))
 
+    def then_batch(self, low: float, high: float) -> MovingRange:
+        """``self.then(of_batch(low, high))``, at once."""
+        old_low, old_high = self.decayed
+        kept = 1 - AVERAGING
+        decayed = kept * old_low + AVERAGING * low, kept * old_high + AVERAGING * high
+        return MovingRange(self.batches + 1, self.first if self.batches else (low, high), decayed)
+
     @property
     def range(self) -> tuple[float, float]:
         """(low, high) after the last batch; the average starts at the first one."""
@@ -57,58 +66,85 @@ class TensorStatistics:
     [k * width, (k + 1) * width). The width follows from min and max alone; where it grows, neighbouring bins
     merge. So all but the moving average depend on the data, not on how it was cut into batches. Extremes are those
     of all elements; of large samples the histogram counts every ``histogram_stride``-th.
+
+    The histogram is kept in layers, one for each part of the samples, which may be dropped one by one.
+    ``never_negative``: no element is below 0; ``min`` is 0 then, as every range holds 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, never_negative: bool = False) -> None:
+        self.never_negative = never_negative
         self.count = 0
         self.min = np.inf
         self.max = -np.inf
         self.exponent = SMALLEST_EXPONENT  # width = 2 ** exponent
         self.first = 0  # index of the first bin
-        self.counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.layers: dict[int, NDArray[np.int64]] = {}  # each s64[BINS]
         self.moving = MovingRange()
         self._batch = (np.inf, -np.inf)  # extremes of the batch that has not ended
+        self._covered = (0.0, 0.0)
 
-    def update(self, x: NDArray[Any], histogram: bool = True) -> None:
-        """Add the elements of ``x`` (float32, samples along axis 0), a batch or a part of one.
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The histogram, s64[BINS], or empty where nothing was counted."""
+        return np.sum(list(self.layers.values()), axis=0) if self.layers else NO_COUNTS
 
-        ``histogram``: False for those who read no histogram; the same in every call. Raises ValueError, and adds
-        nothing, if an element is not finite.
+    def extend(self, x: NDArray[Any]) -> None:
+        """Add ``x`` (float32), a batch or a part of one, to count and extremes.
+
+        Raises ValueError, and adds nothing, if an element is not finite.
         """
         if x.size == 0:
             return
-        low, high = float(x.min()), float(x.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ValueError(f"the elements are not finite: they span {low} to {high}")
-        self._extend(x.size, low, high)
+        low, high = self._extremes(x)
+        self.count += x.size
+        self.min, self.max = min(self.min, low), max(self.max, high)
         self._batch = min(self._batch[0], low), max(self._batch[1], high)
-        if not histogram:
+
+    def tally(self, x: NDArray[Any], layer: int = 0) -> None:
+        """Count ``x`` (float32, samples along axis 0) in a layer of the histogram, as of data whose extremes are known.
+
+        Computed in another way, extremes may differ a little: they widen those known. Raises ValueError as ``extend``.
+        """
+        if x.size == 0:
             return
+        low, high = self._extremes(x)
+        self.min, self.max = min(self.min, low), max(self.max, high)
         self._cover()
         rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
         picked = rows[:, :: histogram_stride(rows.shape[1])].reshape(-1)
         # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
         # float32 would underflow.
         wide = picked if self.exponent <= 0 else picked.astype(np.float64)
-        index = np.floor(wide * wide.dtype.type(2.0**-self.exponent)).astype(np.int64)
-        index -= self.first
-        self.counts += np.bincount(index, minlength=BINS)
+        scaled = wide * wide.dtype.type(2.0**-self.exponent)
+        index = (scaled if low >= 0 else np.floor(scaled)).astype(np.int64)
+        if self.first:
+            index -= self.first
+        counts = self._layer(layer)
+        counts += np.bincount(index, minlength=BINS)
+
+    def keep_layers(self, first: int) -> None:
+        """Drop the layers below ``first``; the bins of the others cover all that was seen."""
+        self.layers = {n: counts for n, counts in self.layers.items() if n >= first}
+        if self.layers:
+            self._cover()
 
     def end_batch(self) -> None:
         """The batch is complete: its extremes enter the moving average."""
         if self._batch[0] <= self._batch[1]:
-            self.moving = self.moving.then(MovingRange.of_batch(*self._batch))
+            self.moving = self.moving.then_batch(*self._batch)
         self._batch = (np.inf, -np.inf)
 
     def merge(self, other: TensorStatistics) -> None:
         """Add the statistics of later batches of the same tensor; the order matters to the moving average only."""
         if other.count == 0:
             return
-        self._extend(other.count, other.min, other.max)
+        self.count += other.count
+        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
         self.moving = self.moving.then(other.moving)
-        if other.counts.size:
+        if self.layers or other.layers:
             self._cover()
-            self._add(other.counts, other.first, other.exponent)
+        for layer, counts in other.layers.items():
+            self._add(self._layer(layer), counts, other.first, other.exponent)
 
     def percentile_range(self, percent: float) -> tuple[float, float]:
         """(low, high) that leave (100 - percent) / 2 % of the elements outside at each end, within [min, max].
@@ -127,31 +163,42 @@ class TensorStatistics:
 
     def bins(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """(centres, counts) of the bins that are not empty; a centre lies within [min, max]."""
-        used = np.flatnonzero(self.counts)
+        counts = self.counts
+        used = np.flatnonzero(counts)
         centres = np.ldexp(used + self.first + 0.5, self.exponent)
-        return np.clip(centres, self.min, self.max), self.counts[used]
+        return np.clip(centres, self.min, self.max), counts[used]
 
-    def _extend(self, count: int, low: float, high: float) -> None:
-        self.count += count
-        self.min, self.max = min(self.min, low), max(self.max, high)
+    def _extremes(self, x: NDArray[Any]) -> tuple[float, float]:
+        low, high = 0.0 if self.never_negative else float(x.min()), float(x.max())
+        if not (isfinite(low) and isfinite(high)):
+            raise ValueError(f"the elements are not finite: they span {low} to {high}")
+        return low, high
+
+    def _layer(self, layer: int) -> NDArray[np.int64]:
+        return self.layers.setdefault(layer, np.zeros(BINS, np.int64))
 
     def _cover(self) -> None:
         """Let the bins cover [min, max], merging what was counted."""
+        if self._covered == (self.min, self.max) and self.layers:
+            return
+        self._covered = self.min, self.max
         exponent = _exponent(self.min, self.max)
         first = floor(ldexp(self.min, -exponent))
-        if self.counts.size and (exponent, first) == (self.exponent, self.first):
+        if (exponent, first) == (self.exponent, self.first):
             return
-        counted, old_first, old_exponent = self.counts, self.first, self.exponent
-        self.counts, self.first, self.exponent = np.zeros(BINS, np.int64), first, exponent
-        self._add(counted, old_first, old_exponent)
+        counted, old_first, old_exponent = self.layers, self.first, self.exponent
+        self.layers, self.first, self.exponent = {}, first, exponent
+        for layer, counts in counted.items():
+            self._add(self._layer(layer), counts, old_first, old_exponent)
 
-    def _add(self, counts: NDArray[np.int64], first: int, exponent: int) -> None:
-        """Add a histogram of bins that are not wider."""
+    def _add(self, sums: NDArray[np.int64], counts: NDArray[np.int64], first: int, exponent: int) -> None:
+        """Add a histogram of bins that are not wider to ``sums``."""
         used = np.flatnonzero(counts)
         index = ((used + first) >> (self.exponent - exponent)) - self.first
-        np.add.at(self.counts, index, counts[used])
+        np.add.at(sums, index, counts[used])
 
 
+@cache
 def histogram_stride(elements: int) -> int:
     """Of each sample of so many elements the histogram counts one in this many: 1, or a prime."""
     if elements <= FEW:

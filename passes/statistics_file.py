@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ from numpy.typing import NDArray
 from qcc.ir.errors import ParseError
 from qcc.ir.location import Location
 from qcc.ir.npz import load_arrays, pack_arrays, write_aside
-from qcc.passes.graph_statistics import GraphStatistics, SampleSketch
+from qcc.passes.graph_statistics import LAYERS, GraphStatistics, SampleSketch
 from qcc.passes.statistics import AVERAGING, BINS, SMALLEST_EXPONENT, MovingRange, TensorStatistics
 
-FORMAT = "qcc-statistics-1"
+FORMAT = "qcc-statistics-2"
 _HEADER = "header"  # JSON in UTF-8, u8[n]
-# f64: min, max, first and decayed of the moving average; s64: count, batches, exponent, first bin, first and number of
-# used bins, whose counts follow each other in "counts"
-_REALS, _INTEGERS = 6, 6
+# Of each tensor f64: min, max, first and decayed of the moving average; s64: count, batches, exponent, first bin, number
+# of layers. Of each layer s64: its number, first and number of used bins, whose counts follow each other in "counts".
+_REALS, _INTEGERS, _LAYER = 6, 5, 3
 _LARGEST_BIN = 4 * BINS
 
 
@@ -31,28 +33,26 @@ def save_statistics(statistics: GraphStatistics, path: Path) -> None:
     header = {
         "format": FORMAT,
         "digest": statistics.digest,
-        "count": statistics.count,
+        "seen": statistics.seen,
         "averaging": AVERAGING,
         "values": list(statistics.tensors),
         "inputs": inputs,
         "kept": statistics.sketch.limit,
     }
-    used = [_used(t) for t in tensors]
+    layers = [(n, *_used(counts), counts) for t in tensors for n, counts in sorted(t.layers.items())]
     arrays: dict[str, NDArray[Any]] = {
         _HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8),
         "reals": np.array(
             [(t.min, t.max, *t.moving.first, *t.moving.decayed) for t in tensors], np.float64
         ).reshape(-1, _REALS),
         "integers": np.array(
-            [
-                (t.count, t.moving.batches, t.exponent, t.first, start, end - start)
-                for t, (start, end) in zip(tensors, used, strict=True)
-            ],
+            [(t.count, t.moving.batches, t.exponent, t.first, len(t.layers)) for t in tensors],
             np.int64,
         ).reshape(-1, _INTEGERS),
-        "counts": np.concatenate(
-            [np.zeros(0, np.int64), *(t.counts[a:b] for t, (a, b) in zip(tensors, used, strict=True))]
+        "layers": np.array([(n, start, end - start) for n, start, end, _ in layers], np.int64).reshape(
+            -1, _LAYER
         ),
+        "counts": np.concatenate([np.zeros(0, np.int64), *(c[start:end] for _, start, end, c in layers)]),
         "keys": np.array(keys, np.uint64),
     }
     for number, name in enumerate(inputs):
@@ -78,43 +78,62 @@ def load_statistics(path: Path) -> GraphStatistics:
 
 def _statistics(header: Any, arrays: dict[str, NDArray[Any]]) -> GraphStatistics:
     names = [str(n) for n in header["values"]]
-    reals, integers, counts = arrays["reals"], arrays["integers"], arrays["counts"]
+    reals, integers = arrays["reals"], arrays["integers"]
     if reals.shape != (len(names), _REALS) or integers.shape != (len(names), _INTEGERS):
         raise ValueError("its arrays do not fit its header")
-    if reals.dtype != np.float64 or integers.dtype != np.int64 or counts.dtype != np.int64:
+    if reals.dtype != np.float64 or integers.dtype != np.int64:
         raise ValueError("its arrays have other types")
-    tensors, position = {}, 0
+    layers = _layers(arrays["layers"], arrays["counts"])
+    tensors = {}
     for name, real, integer in zip(names, reals.tolist(), integers.tolist(), strict=True):
-        held = integer[5]
-        tensors[name] = _tensor(real, integer, counts[position : position + held])
-        position += held
-    if position != len(counts):
+        tensors[name] = _tensor(real, integer, dict(islice(layers, integer[4])))
+    if next(layers, None) is not None:
         raise ValueError("it holds other counts than its header says")
     sketch = SampleSketch(int(header["kept"]))
     inputs = {str(n): arrays[f"input_{i}"] for i, n in enumerate(header["inputs"])}
     for number, key in enumerate(arrays["keys"].tolist()):
         sketch.samples[key] = {n: a[number] for n, a in inputs.items()}
-    return GraphStatistics(str(header["digest"]), tensors, sketch, int(header["count"]))
+    seen = [int(n) for n in header["seen"]]
+    if len(seen) != LAYERS or min(seen) < 0:
+        raise ValueError("its numbers of samples cannot be")
+    return GraphStatistics(str(header["digest"]), tensors, sketch, seen)
 
 
-def _tensor(real: list[float], integer: list[int], counts: NDArray[np.int64]) -> TensorStatistics:
+def _layers(table: NDArray[Any], counts: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(number, histogram) of the layers of all tensors."""
+    if table.shape != (len(table), _LAYER) or table.dtype != np.int64 or counts.dtype != np.int64:
+        raise ValueError("its arrays have other types")
+    position = 0
+    for layer, start, held in table.tolist():
+        if not (0 <= layer < LAYERS and start >= 0 and 0 <= held <= BINS - start):
+            raise ValueError("a histogram has bins that cannot be")
+        part = counts[position : position + held]
+        if len(part) != held or (held and part.min() < 0):
+            raise ValueError("a histogram is cut short")
+        position += held
+        whole = np.zeros(BINS, np.int64)
+        whole[start : start + held] = part
+        yield layer, whole
+    if position != len(counts):
+        raise ValueError("it holds other counts than its header says")
+
+
+def _tensor(real: list[float], integer: list[int], layers: dict[int, NDArray[np.int64]]) -> TensorStatistics:
     made = TensorStatistics()
     made.min, made.max = real[:2]
     made.moving = MovingRange(integer[1], (real[2], real[3]), (real[4], real[5]))
-    made.count, _, made.exponent, made.first, start, held = integer
-    if len(counts) != held or (held and counts.min() < 0):
+    made.count, _, made.exponent, made.first, held = integer
+    made.layers = layers
+    if len(layers) != held:
         raise ValueError("a histogram is cut short")
-    if not (start >= 0 and 0 <= held <= BINS - start and abs(made.first) < _LARGEST_BIN):
+    if abs(made.first) >= _LARGEST_BIN:
         raise ValueError("a histogram has bins that cannot be")
     if not SMALLEST_EXPONENT <= made.exponent <= 128 or not (np.isfinite(real).all() and real[0] <= real[1]):
         raise ValueError("a range is not finite")
-    if held:
-        made.counts = np.zeros(BINS, np.int64)
-        made.counts[start : start + held] = counts
     return made
 
 
-def _used(statistics: TensorStatistics) -> tuple[int, int]:
+def _used(counts: NDArray[np.int64]) -> tuple[int, int]:
     """First used bin and the one behind the last."""
-    used = np.flatnonzero(statistics.counts)
+    used = np.flatnonzero(counts)
     return (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)

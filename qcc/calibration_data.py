@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qcc.ir.errors import QccError
 from qcc.ir.graph import Value
+from qcc.ir.ops.fake_quant import FakeQuant, input_codes
 from qcc.ir.types import TensorType
 
 Array = NDArray[Any]
@@ -75,10 +76,12 @@ def load_calibration(
     ``source``: a .npz file (arrays by input name; labels beside them), a .npy file, a folder of such files
     (one sample or batch each, in the order of their names), an array, arrays by name, or an iterable of arrays
     or of arrays by name (samples or batches; streamed). A model with one input takes arrays without a name.
+    Integers for an input that the model takes as codes are dequantized.
     ``label_key``: the array that holds the labels; by default one of LABEL_KEYS, if there is one.
     Raises QccError with a hint; for streams while they are read.
     """
-    reader = _Reader({v.name: v.type for v in inputs}, label_key)
+    codes = {v.name: found for v in inputs if (found := input_codes(v)) is not None and found.given}
+    reader = _Reader({v.name: v.type for v in inputs}, label_key, codes)
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
@@ -102,6 +105,7 @@ class _Reader:
 
     types: dict[str, TensorType]
     label_key: str | None = None
+    codes: dict[str, FakeQuant] = field(default_factory=dict)
 
     # ------------------------------------------------------------------ kinds of sources
     def whole(self, arrays: Batch, labels: Array | None, where: str) -> CalibrationData:
@@ -217,6 +221,8 @@ class _Reader:
             raise QccError(
                 f"{where}: array {name!r} has type {raw.dtype}, expected numbers", hint="save it as float32"
             )
+        if name in self.codes and raw.dtype.kind in "iu":
+            raw = self.codes[name].reals(raw)
         with np.errstate(over="ignore"):
             data = _as_samples(name, raw, self.types[name].shape, where).astype(np.float32, copy=False)
         finite = np.isfinite(data)

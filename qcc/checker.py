@@ -69,11 +69,19 @@ class _Requantize:
     zero_point: int
     low: int
     high: int
+    twice: bool = False
 
     def canonical(self, acc: Integers, channel: Integers) -> Integers:
-        """((acc * multiplier + 2^(shift-1)) >> shift) + zero_point, saturated. Never falls as acc grows."""
+        """((acc * multiplier + 2^(shift-1)) >> shift) + zero_point, saturated. Never falls as acc grows.
+
+        ``twice``, as gemmlowp: the product shifted by 31 with ties up, then by the rest with ties away from zero.
+        """
         shift = self.shift[channel]
-        rounded = (acc * self.multiplier[channel] + (np.int64(1) << (shift - 1))) >> shift
+        product, rest = acc * self.multiplier[channel], np.maximum(shift - 31, 0) if self.twice else 0 * shift
+        first = shift - rest
+        high = (product + (np.int64(1) << (first - 1))) >> first
+        half = np.where(rest > 0, np.int64(1) << np.maximum(rest - 1, 0), 0)
+        rounded = (high + half - ((high < 0) & (rest > 0))) >> rest
         return np.asarray(np.clip(rounded + self.zero_point, self.low, self.high))
 
 
@@ -307,7 +315,9 @@ def _read_claims(node: Node) -> _Requantize:
         found[name] = np.broadcast_to(value.data.astype(np.int64), channels)
     attributes: dict[str, Any] = node.op.attributes()
     low, high, dtype = attributes["low"], attributes["high"], node.output.type.dtype
-    if attributes["rounding"] != "ties_up" or not dtype.min <= low <= high <= dtype.max:
+    rounding, certified = attributes["rounding"], attributes["certified"]
+    known = rounding == "ties_up" or (rounding == "twice" and not certified)
+    if not known or not dtype.min <= low <= high <= dtype.max:
         _fail(
             node,
             None,
@@ -315,7 +325,9 @@ def _read_claims(node: Node) -> _Requantize:
             f"{attributes['rounding']}, [{low}, {high}]",
             f"ties_up in {dtype.value}",
         )
-    return _Requantize(node, **found, zero_point=zero_point(node.output), low=low, high=high)
+    return _Requantize(
+        node, **found, zero_point=zero_point(node.output), low=low, high=high, twice=rounding == "twice"
+    )
 
 
 def _check_requantize(node: Node, claims: _Requantize, acc: Bounds, partial: Bounds) -> None:

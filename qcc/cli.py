@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from qcc.cli_base import (
     data_option,
     dump_after_option,
     dump_folder_option,
+    observer_text,
     path_type,
     plugin_option,
     progress,
@@ -36,11 +36,11 @@ from qcc.cli_base import (
     warn,
 )
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
+from qcc.cli_quantize import quantize_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
 from qcc.options import MAX_THREADS, CompileOptions
-from qcc.passes.calibrate import observer_names
 from qcc.saved import SavedLibrary, open_saved
 from qcc.timing import time_call, time_library, time_steps
 
@@ -58,6 +58,7 @@ def main() -> None:
       qcc compile model.onnx --calib data.npz -o out     quantize, prove, write C, build, compare
       qcc verify out --data test.npz                     library = interpreter; accuracy against float
       qcc bench out                                      time per inference, against float32
+      qcc quantize model.onnx --calib data.npz -o q.onnx a QDQ model for onnxruntime, OpenVINO or TensorRT
       qcc explain model.onnx NODE                        what every rule did with a node, and why not
 
     data.npz holds one array for each model input, under the name of the input, samples along the first axis.
@@ -109,6 +110,13 @@ def main() -> None:
     help="Bits and scales, such as: activations=symmetric weights=per-tensor a_bits=6 w_bits=4 narrow=true.",
 )
 @click.option(
+    "--rounding",
+    type=click.Choice(["ties_up", "tflite", "onnx"]),
+    default=CompileOptions.rounding,
+    show_default=True,
+    help="Whose integers: qcc's own, those of TensorFlow Lite's reference kernels, or those of onnxruntime.",
+)
+@click.option(
     "--stats", type=path_type, metavar="FILE", help="Statistics of an earlier run, in place of --calib."
 )
 @click.option(
@@ -156,6 +164,11 @@ def main() -> None:
 @tune_option
 @tune_file_option
 @click.option("--no-float", is_flag=True, help="Integers only: proved on the built code, or an error.")
+@click.option(
+    "--corrections/--no-corrections",
+    default=True,
+    help="Correct scales, biases and rounding where that helps on calibration samples.",
+)
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @verify_each_option
 @dump_after_option
@@ -175,7 +188,7 @@ def compile_command(
     """
     found = availability(find_target(choices["target"]))
     check_replaceable(out)
-    choices["observer"] = _observer(observer, percentile, tensors)
+    choices["observer"] = observer_text(observer, percentile, tensors)
     if dump_after is not None:
         choices |= {
             "dump_after": dump_after,
@@ -190,22 +203,6 @@ def compile_command(
             report("measuring the library", 0, 0)
             compiled.measure(out)
     console().print(tables.summary(compiled.report, out, built, found.target.is_native))
-
-
-def _observer(name: str, percentile: float | None, tensors: tuple[str, ...]) -> str:
-    used = {name, *(text.rpartition("=")[2] for text in tensors)}
-    for unknown in sorted(used - {*observer_names()}):
-        raise click.BadParameter(
-            f"{unknown!r} is not one of {', '.join(observer_names())}", param_hint="'--observer'"
-        )
-    parts = [f"observer={name}"]
-    if percentile is not None:
-        if not used & {"percentile", "auto"}:
-            raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
-        parts.append(f"p={percentile}")
-    if tensors:
-        parts.append(f"tensors={json.dumps(tensors)}")
-    return " ".join(parts)
 
 
 def _build_and_verify(
@@ -324,6 +321,7 @@ def size_command(out: Path) -> None:
     console().print(tables.sizes(open_saved(out).record))
 
 
+main.add_command(quantize_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from qcc.ir.errors import QccError
+from qcc.passes.calibrate import observer_names
 from qcc.plugins import load_plugin
 from qcc.tables import LOUD
 
@@ -153,3 +155,20 @@ def dump_folder_option(default: str) -> Callable[[Any], Any]:
     return click.option(
         "--dump-folder", type=path_type, metavar="DIR", help=f"Where dumps go (default: {default})."
     )
+
+
+def observer_text(name: str, percentile: float | None, tensors: tuple[str, ...]) -> str:
+    """Options of the calibrate pass, as text. Raises click errors for what does not belong together."""
+    used = {name, *(text.rpartition("=")[2] for text in tensors)}
+    for unknown in sorted(used - {*observer_names()}):
+        raise click.BadParameter(
+            f"{unknown!r} is not one of {', '.join(observer_names())}", param_hint="'--observer'"
+        )
+    parts = [f"observer={name}"]
+    if percentile is not None:
+        if not used & {"percentile", "auto"}:
+            raise click.UsageError(f"--percentile belongs to --observer percentile, not to {name}")
+        parts.append(f"p={percentile}")
+    if tensors:
+        parts.append(f"tensors={json.dumps(tensors)}")
+    return " ".join(parts)

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,13 @@ from qcc.calibration_data import CalibrationData
 from qcc.ir.errors import ImportModelError, PassError, QccError
 from qcc.ir.graph import Graph
 from qcc.ir.location import Location
+from qcc.ir.ops.fake_quant import input_codes
+from qcc.ir.qspec import QSpec
 from qcc.options import CompileOptions
+from qcc.passes.adopt_qparams import AdoptQParams, undictated
 from qcc.passes.base import Note, PassContext
+from qcc.passes.calibrate import observed_values
+from qcc.passes.fuse_epilogues import FuseEpilogues
 from qcc.passes.graph_statistics import GraphStatistics
 from qcc.passes.manager import PassManager, parse_pipeline
 from qcc.passes.statistics_file import load_statistics, save_statistics
@@ -29,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
 
 KEPT_SAMPLES = 16
+CORRECTION_SAMPLES, CORRECTION_BYTES = 100, 2**27  # kept in memory for the passes that correct
 SYNTHETIC_ELEMENTS = 2**26  # of all samples: large images get fewer
 FLOAT_STAGE, QUANTIZE_STAGE = "1-float", "2-quantize"  # also the folders of dumps
 
@@ -90,15 +98,22 @@ def compile_graph(
     if options.precision == "float32":
         next(_remembering(made, data), None)
         return made
+    samples, batches = _first_samples(_remembering(made, data))
     ctx.resources.update(
-        calibration=_remembering(made, data),
+        calibration=batches,
         calibration_samples=data.samples or 0,
+        correction_samples={} if made.synthetic else samples,
         observer_factory=float_runtime.observer,
+        channel_observer_factory=partial(float_runtime.observer, layout_free=False),
+        runner=float_runtime.runner,
+        evaluate=float_runtime.evaluate,
         full_statistics=options.save_stats is not None,
     )
     if statistics is not None:
         next(iter(ctx.resources["calibration"]))  # its samples are remembered, nothing else reads them
     made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
+    if not made.samples:  # nothing was calibrated, so nothing has read the data
+        next(ctx.resources["calibration"], None)
     if options.save_stats is not None:
         save_statistics(ctx.resources["collected_statistics"], options.save_stats)
     if statistics is not None:
@@ -107,18 +122,59 @@ def compile_graph(
     return made
 
 
+def annotate(
+    source: Any,
+    calibration: object = None,
+    options: CompileOptions | None = None,
+    progress: Progress = lambda what, done, total: None,
+    warn: Warn = lambda message: None,
+) -> Graph:
+    """ONNX file (or ModelProto) to the annotated graph, in which every sum of products is quantized: a model to export."""
+    options = options or CompileOptions()
+    graph = onnx_importer.import_model(source, options.shapes, options.name)
+    ctx = PassContext(progress=progress, warn=warn)
+    made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
+    made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
+    data = _calibration(made, calibration, warn)
+    ctx.resources.update(
+        calibration=data, calibration_samples=data.samples or 0, observer_factory=float_runtime.observer
+    )
+    calibrate, choose = _calibrating(options)
+    passes = f"adopt-qparams,fuse-epilogues{{residuals=false}},{calibrate},{choose}"
+    annotated = PassManager(parse_pipeline(passes), ctx).run(made.float_graph)
+    if QSpec.parse(options.qspec).activations == "symmetric":
+        for (
+            value
+        ) in annotated.values():  # what an integer algorithm dictates (softmax) stays in float instead
+            if value.type.qparams is not None and value.type.qparams.zero_point:
+                value.type = value.type.with_qparams(None)
+    return annotated
+
+
+def _calibrating(options: CompileOptions) -> tuple[str, str]:
+    """The passes that choose ranges, and qparams from them, as text."""
+    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    calibrate = f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}"
+    return calibrate, f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams"
+
+
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
     granularity = find_target(options.target).channel_granularity
-    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    # statistics in a file are those of the graph as it is; equalization would make another one of it
+    from_file = options.stats is not None or options.save_stats is not None
     return ",".join(
         (
+            "adopt-qparams",
             "fuse-epilogues",
-            f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}",
-            f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
+            *(("equalize",) if options.corrections and not from_file else ()),
+            *_calibrating(options),
+            *(("correct-bias", "round-weights") if options.corrections else ()),
             f"quantize-ops{{strict={str(options.strict).lower()}}}",
             "fold-zero-points",
-            "plan-accumulators",
+            "plan-accumulators"
+            if options.rounding == "ties_up"
+            else f"plan-accumulators{{rounding={options.rounding}}}",
             f"remove-dead-channels{{granularity={granularity}}}"
             if granularity > 1
             else "remove-dead-channels",
@@ -165,7 +221,7 @@ def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationDa
     if source is not None:
         return calibration_data.load_calibration(source, inputs)
     made.synthetic = True
-    if made.options.precision == "int8":
+    if made.options.precision == "int8" and not _fully_quantized(made.float_graph):
         warn(
             "no calibration data: ranges come from synthetic noise, and the accuracy on real inputs is not known; "
             "give about 100 real samples with --calib"
@@ -173,8 +229,19 @@ def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationDa
     return calibration_data.load_calibration(synthetic_samples(made.float_graph, made.options), inputs)
 
 
+def _fully_quantized(graph: Graph) -> bool:
+    """Whether the model brings the qparams of every value that needs some, so that there is nothing to calibrate."""
+    adopted = graph.clone()
+    for made in (AdoptQParams(), FuseEpilogues()):
+        made.run(adopted, PassContext())
+    return not undictated(observed_values(adopted))
+
+
 def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
-    """Seeded stand-ins for data: normal noise at several contrasts, every second sample non-negative."""
+    """Seeded stand-ins for data: normal noise at several contrasts, every second sample non-negative.
+
+    An input that the model quantizes itself is uniform over what its codes hold.
+    """
     rng = np.random.default_rng(options.seed)
     elements = sum(value.type.elements for value in graph.inputs)
     count = max(1, min(options.synthetic_samples, SYNTHETIC_ELEMENTS // elements))
@@ -184,8 +251,27 @@ def synthetic_samples(graph: Graph, options: CompileOptions) -> Batch:
         contrast = np.exp2(rng.uniform(-2, 1, size=(count, *[1] * len(shape))))
         x = rng.normal(size=(count, *shape)) * contrast
         x[::2] = np.abs(x[::2])
+        codes = input_codes(value)
+        if codes is not None:
+            x = rng.uniform(*codes.qparams.range, size=(count, *shape))
         samples[value.name] = x.astype(np.float32)
     return samples
+
+
+def _first_samples(
+    batches: Iterator[Mapping[str, NDArray[Any]]],
+) -> tuple[Batch, Iterator[Mapping[str, NDArray[Any]]]]:
+    """The first samples, for corrections, and all batches, those of these samples included."""
+    head: list[Mapping[str, NDArray[Any]]] = []
+    count = size = 0
+    for batch in batches:
+        head.append(batch)
+        count += len(next(iter(batch.values())))
+        size += sum(a.nbytes for a in batch.values())
+        if count >= CORRECTION_SAMPLES or size >= CORRECTION_BYTES:
+            break
+    joined = {name: np.concatenate([b[name] for b in head])[:CORRECTION_SAMPLES] for name in head[0]}
+    return joined, chain(head, batches)
 
 
 def _remembering(made: Compilation, data: CalibrationData) -> Iterator[Mapping[str, NDArray[Any]]]:

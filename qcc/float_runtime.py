@@ -13,8 +13,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from qcc.ir import interpreter
 from qcc.ir.errors import QccError
-from qcc.ir.graph import Graph, Value
+from qcc.ir.graph import Graph, Node, Value
 from qcc.onnx_exporter import export
 
 Array = NDArray[Any]
@@ -36,9 +37,10 @@ _RUNTIME_ERRORS = (
 )
 # The first, from opset 21 on, writes QuantizeLinear nodes that contradict themselves, for QDQ around a Transpose. The
 # second lets zeros that a Pad put around an image become the padding of a max pool, which never wins.
-_DISABLED = ["QDQPropagationTransformer", "Pad_Fusion"]
+# The third quantizes float weights, per tensor, wherever a layer's operand and result have QDQ nodes.
+_DISABLED = ["QDQPropagationTransformer", "Pad_Fusion", "WeightBiasQuantization"]
 _FATAL = 4  # log severity: errors arrive as exceptions
-_OBSERVED_BYTES = 32 * 2**20  # of all observed tensors of one call
+_OBSERVED_BYTES = 8 * 2**20  # of all observed tensors of one call: few enough to stay in a cache
 _OUTPUT_BATCH = 64
 
 
@@ -54,7 +56,8 @@ class FloatRuntime:
     """A float or annotated graph in onnxruntime.
 
     ``observe``: computed values that ``observed`` yields; ``layout_free``: they may come channels-first, which
-    saves transposes and is enough for statistics over whole tensors. ``fake_quant``: values with qparams are
+    saves transposes and is enough for statistics over whole tensors. ``peaks``: those of which the largest element of
+    each channel will do, where they have channels and that saves handing them out. ``fake_quant``: values with qparams are
     rounded to them. ``threads``: 0 means one for each processor of this process. Raises QccError.
     """
 
@@ -65,18 +68,17 @@ class FloatRuntime:
         threads: int = 0,
         *,
         layout_free: bool = False,
+        peaks: Sequence[Value] = (),
         fake_quant: bool = False,
     ) -> None:
         self.graph = graph
         self.observe = [v for v in observe if not v.is_constant]
-        exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free)
+        exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free, peaks=peaks)
         self._tensors = exported.observed
         self._stacks = isinstance(exported.batch, str)
         content = exported.model.SerializeToString()
         del exported  # as large as the content
         self._session = _session(content, threads)
-        self._buffers: dict[str, Array] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name for N samples.
@@ -94,52 +96,29 @@ class FloatRuntime:
         names = list(self.graph.output_names)
         return lambda: self._session.run(names, feed)
 
-    def observed(self, inputs: Mapping[str, Array], *, reuse: bool = False) -> Iterator[dict[str, Array]]:
-        """Observed values by name, a few samples at a time so that they take little memory.
-
-        ``reuse``: the next ones may overwrite them. Fresh memory costs more than the inference of a small model.
-        """
+    def observed(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Observed values by name, a few samples at a time so that they take little memory."""
         sample_bytes = sum(v.type.bytes for v in self.observe) or 1
         size = max(1, _OBSERVED_BYTES // sample_bytes)
-        for _, observed in self._calls(inputs, size, observe=True, reuse=reuse):
+        for _, observed in self._calls(inputs, size, observe=True):
             yield observed
 
     def _calls(
-        self, inputs: Mapping[str, Array], size: int, *, observe: bool, reuse: bool = False
+        self, inputs: Mapping[str, Array], size: int, *, observe: bool
     ) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
         arrays, count = self._checked(inputs)
         size = size if self._stacks else 1
         names = list(self._tensors.values()) if observe else list(self.graph.output_names)
+        size = -(-count // -(-count // size))  # pieces of nearly one size
         for start in range(0, count, size):
             feed = {n: a[start : start + size] for n, a in arrays.items()}
             if not self._stacks:
                 feed = {n: np.asarray(a[0]) for n, a in feed.items()}
-            if reuse and names:
-                self._run_reusing(feed, names)
-                # onnxruntime does not copy an input into a buffer bound to an output
-                results = {n: feed.get(n, self._buffers[n]) for n in names}
-            else:
-                results = dict(zip(names, _run(self._session, feed, names), strict=True)) if names else {}
+            results = dict(zip(names, _run(self._session, feed, names), strict=True)) if names else {}
             if observe:
                 yield {}, {v: results[t] for v, t in self._tensors.items()}
             else:
                 yield self._as_samples(results, min(size, count - start)), {}
-
-    def _run_reusing(self, feed: Mapping[str, Array], names: Sequence[str]) -> None:
-        """Results into ``_buffers``, those of the last call where its inputs had the same shapes."""
-        shapes = {n: a.shape for n, a in feed.items()}
-        if shapes != self._shapes:
-            found = zip(names, _run(self._session, feed, names), strict=True)
-            self._buffers = {n: np.require(a, np.float32, ["C", "W"]) for n, a in found}
-            self._shapes = shapes
-            return
-        binding = self._session.io_binding()
-        for name, array in feed.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name, buffer in self._buffers.items():
-            if name not in feed:
-                binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-        _bound(self._session, binding)
 
     def _checked(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
         """Arrays as [N, *shape[1:]] when samples are stacked, else [N, *shape]."""
@@ -169,19 +148,48 @@ class FloatRuntime:
         return shaped
 
 
-def observer(graph: Graph, values: Sequence[Value]) -> Callable[[Mapping[str, Array], Observer], None]:
+def observer(
+    graph: Graph, values: Sequence[Value], peaks: Sequence[Value] = (), *, layout_free: bool = True
+) -> Callable[[Mapping[str, Array], Observer], None]:
     """What calibration runs a float graph with: a function of a batch and of a recorder of (value, array).
 
-    Arrays may come channels-first, and one value in several pieces; they hold what they do until the recorder returns.
+    Arrays may come channels-first, and one value in several pieces. Of ``peaks`` there may be no more than the largest elements.
     """
-    runtime = FloatRuntime(graph, values, layout_free=True)
+    runtime = FloatRuntime(graph, values, layout_free=layout_free, peaks=peaks)
 
     def observe(batch: Mapping[str, Array], record: Observer) -> None:
-        for observed in runtime.observed(batch, reuse=True):
+        for observed in runtime.observed(batch):
             for value in runtime.observe:
                 record(value, observed[value.name])
 
     return observe
+
+
+def runner(graph: Graph, *, fake_quant: bool) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """``FloatRuntime.run`` of ``graph``: what corrections measure their effect with."""
+    return FloatRuntime(graph, fake_quant=fake_quant).run
+
+
+def evaluate(node: Node, operands: list[Array | None]) -> Array:
+    """One float node on arrays that hold samples along axis 0: interpreter.evaluate, faster where there is much to do."""
+    if not node.op.macs(node.signature):
+        return interpreter.evaluate(node, operands)
+    graph = Graph("node")
+    values: list[Value | None] = []
+    inputs: dict[str, Array] = {}
+    for value, array in zip(node.inputs, operands, strict=True):
+        if value is None or array is None:
+            values.append(None)
+        elif value.is_constant:
+            values.append(graph.constant(array, value.name, value.type.with_qparams(None)))
+        else:
+            made = graph.add_input(value.name, value.type.with_qparams(None))
+            values.append(made)
+            inputs[made.name] = array
+    made_node = graph.add_node(node.op, values, node.output.type.with_qparams(None), node.name)
+    graph.add_output(made_node.output)
+    (result,) = FloatRuntime(graph).run(inputs).values()
+    return result
 
 
 def run_onnx(model: str | Path | SerializableModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -233,12 +241,3 @@ def _run(session: Any, feed: Mapping[str, Array], names: Sequence[str]) -> list[
     except _RUNTIME_ERRORS as error:
         raise QccError(f"onnxruntime does not run the model: {error}") from error
     return results
-
-
-def _bound(session: Any, binding: Any) -> None:
-    options = onnxruntime.RunOptions()
-    options.log_severity_level = _FATAL
-    try:
-        session.run_with_iobinding(binding, options)
-    except _RUNTIME_ERRORS as error:
-        raise QccError(f"onnxruntime does not run the model: {error}") from error

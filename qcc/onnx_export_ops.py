@@ -270,3 +270,10 @@ def _depth_to_space(w: Writer, node: Node) -> str:
 @exports("space_to_depth")
 def _space_to_depth(w: Writer, node: Node) -> str:
     return _on_image(w, node, "SpaceToDepth", [], blocksize=node.op.attributes()["block"])
+
+
+@exports("fake_quant")
+def _fake_quant(writer: Writer, node: Node) -> str:
+    """A QuantizeLinear-DequantizeLinear pair."""
+    op: Any = node.op
+    return writer.pair(writer.tensor(node.input(0)), op.qparams, node.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
@@ -27,12 +28,28 @@ def export_float(graph: Graph, batch: str | int = "N") -> ModelProto:
     return export(graph, batch=batch).model
 
 
-def export_qdq(graph: Graph, batch: str | int = "N") -> ModelProto:
+def export_qdq(
+    graph: Graph, batch: str | int = "N", *, unsigned: bool = False, float_bias: bool = False
+) -> ModelProto:
     """The fake-quant meaning: every value with qparams passes QuantizeLinear and DequantizeLinear.
 
     Weights are integer initializers with DequantizeLinear per channel, biases s32 at scale s_x * s_w.
+    ``unsigned`` writes activations as u8; ``float_bias`` leaves biases in float.
     """
-    return export(graph, qdq=True, batch=batch).model
+    return export(graph, qdq=True, batch=batch, unsigned=unsigned, float_bias=float_bias).model
+
+
+def save_qdq(graph: Graph, path: Path, **choices: bool) -> tuple[int, int]:
+    """Write ``export_qdq(graph, **choices)`` to ``path``; the number of its nodes, and of its QuantizeLinear nodes.
+
+    Raises QccError where the file cannot be written.
+    """
+    model = export_qdq(graph, **choices)
+    try:
+        path.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise QccError(f"cannot write {path}: {error.strerror}") from error
+    return len(model.graph.node), sum(n.op_type == "QuantizeLinear" for n in model.graph.node)
 
 
 @dataclass(frozen=True)
@@ -51,16 +68,26 @@ def export(
     batch: str | int = "N",
     observe: Sequence[Value] = (),
     layout_free: bool = False,
+    peaks: Sequence[Value] = (),
+    unsigned: bool = False,
+    float_bias: bool = False,
 ) -> Export:
     """``graph`` with the values of ``observe`` as additional outputs.
 
-    ``layout_free`` exposes an observed value as it is computed, channels-first: no Transpose is kept for it.
+    ``layout_free`` exposes an observed value as it is computed, channels-first: no Transpose is kept for it. Of the
+    images among ``peaks`` only the largest element of each channel is exposed, [N, C, 1, 1].
     """
     carried = carried_values(graph)
     if carried is None:
         carried, batch = set(), 1
     input_names = [v.name for v in graph.inputs]
-    writer = Writer([*input_names, *graph.output_names], qdq=qdq, carried=carried)
+    writer = Writer(
+        [*input_names, *graph.output_names],
+        qdq=qdq,
+        carried=carried,
+        unsigned=unsigned,
+        float_bias=float_bias,
+    )
     for value in graph.inputs:
         writer.define(value, value.name)
     for node in graph.nodes:
@@ -77,6 +104,9 @@ def export(
         tensor = writer.tensor(value)
         if layout_free:
             tensor = writer.channels_first.get(id(value), tensor)
+        if value in peaks and value.type.rank == 4:
+            image = writer.channels_first.get(id(value)) or writer.to_channels_first(writer.tensor(value), 4)
+            tensor = writer.node("GlobalMaxPool", [image], f"{value.name}_peaks")
         observed[value.name] = tensor
     listed = {o.name for o in outputs}
     extra = [ValueInfoProto(name=t) for t in dict.fromkeys(observed.values()) if t not in listed]

@@ -18,8 +18,19 @@ from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.importing import OnnxNode
 from qcc.ir.location import Location
 from qcc.ir.op import ONNX_IMPORTERS
+from qcc.ir.ops.fake_quant import FakeQuant
+from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
 from qcc.onnx_folding import MAX_FOLDED_ELEMENTS, fold, is_foldable
+from qcc.onnx_quantized import (
+    MOVEMENTS,
+    PAIR,
+    WeightCodes,
+    activation_codes,
+    clipped,
+    keep_weight_codes,
+    spelled_as_qdq,
+)
 from qcc.onnx_reading import (
     MAX_ELEMENTS,
     attribute_value,
@@ -53,7 +64,7 @@ def import_model(
     location = Location(file)
     opset = default_opset(model, location)
     stem = Path(file).stem if folder is not None else file
-    importer = _Importer(model, opset, folder, location, Graph(name or stem))
+    importer = _Importer(spelled_as_qdq(model), opset, folder, location, Graph(name or stem))
     try:
         return importer.run(shapes or {})
     except ImportModelError as error:
@@ -68,6 +79,10 @@ class _Importer:
 
     A tensor is in ``arrays`` (known) or in ``values`` (computed at run time). Behind a node that is not
     supported it is in ``failed``, or in ``unknown`` when only the shape of a failed tensor is missing.
+
+    A computed tensor of integers is in ``values`` as reals, and in ``codes`` with its qparams: those of the
+    QuantizeLinear before it, or the name of the graph input it comes from, whose qparams (``input_codes``) the first
+    DequantizeLinear tells. ``weights``: what DequantizeLinear made of constants.
     """
 
     model: ModelProto
@@ -82,6 +97,9 @@ class _Importer:
     problems: list[str] = field(default_factory=list)
     stored: dict[str, TensorProto] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    codes: dict[str, QParams | str] = field(default_factory=dict)
+    input_codes: dict[str, QParams] = field(default_factory=dict)
+    weights: dict[str, WeightCodes] = field(default_factory=dict)
     folded_elements: int = 0
 
     @property
@@ -95,6 +113,8 @@ class _Importer:
         inputs = [v for v in self.proto.input if v.name not in self.stored]
         for input_name, type_ in bind_inputs(inputs, shapes, self.location):
             self.values[input_name] = self.graph.add_input(input_name, type_)
+        integers = (TensorProto.INT8, TensorProto.UINT8)
+        self.codes = {v.name: v.name for v in inputs if v.type.tensor_type.elem_type in integers}
         self.used = {n for s in steps for n in s.reads} | {v.name for v in self.proto.output}
         for step in steps:
             self.import_step(step)
@@ -128,7 +148,7 @@ class _Importer:
         computed = any(n in self.failed or n in self.values for n in step.reads)
         if node.op_type in ("Shape", "Size") or not computed:
             self.unknown.update(node.output)
-        elif is_default_domain(node.domain) and node.op_type in ONNX_IMPORTERS:
+        elif is_default_domain(node.domain) and node.op_type in (*ONNX_IMPORTERS, *PAIR):
             self.failed.update(node.output)
         else:
             self.fail(step, _NO_OPERATOR)
@@ -165,7 +185,20 @@ class _Importer:
         if self.folded_elements > MAX_FOLDED_ELEMENTS:
             raise ImportModelError(f"the constants of the model pass {MAX_FOLDED_ELEMENTS} elements")
         self.arrays.update(results)
+        self.remember_codes(node)
         return True
+
+    def remember_codes(self, node: NodeProto) -> None:
+        """The scales of a constant that was dequantized, also where it is transposed afterwards."""
+        if node.op_type == "DequantizeLinear":
+            scale, zero_point = (self.known(n) for n in (*node.input, "")[1:3])
+            assert scale is not None
+            rank = self.arrays[node.output[0]].ndim
+            self.weights[node.output[0]] = WeightCodes.of(node, scale, zero_point, rank)
+        elif node.op_type == "Transpose" and node.input[0] in self.weights:
+            rank = self.arrays[node.output[0]].ndim
+            perm = next((list(a.ints) for a in node.attribute), [*reversed(range(rank))])
+            self.weights[node.output[0]] = self.weights[node.input[0]].transposed(perm)
 
     def constant_of(self, node: NodeProto) -> Array:
         """The value of a Constant node."""
@@ -190,6 +223,8 @@ class _Importer:
     def define_computed(self, step: Step) -> None:
         """Let the importer of the op build the nodes, and name the main one after the tensor."""
         node = step.proto
+        if self.define_codes(step):
+            return
         handler = ONNX_IMPORTERS.get(node.op_type)
         if handler is None:
             raise ImportModelError(_NO_OPERATOR)
@@ -217,12 +252,74 @@ class _Importer:
             elif name and name in self.used:
                 raise ImportModelError(f"its output {index} ({name}) is used, which is not supported")
         new = self.graph.nodes[first_new:]
+        if len(node.input) > 1 and node.input[1] in self.weights:
+            for made_node in new:
+                if made_node.op.quant_rule().weight is not None:
+                    keep_weight_codes(self.graph, made_node, self.weights[node.input[1]])
         if len(results) == 1:
             _name_main_node(new, wanted)
         else:
             for value, name in zip(results[1:], node.output[1:], strict=False):
                 if name and any(n.output is value for n in new):
                     value.name = self.graph.fresh_name(name)
+
+    def define_codes(self, step: Step) -> bool:
+        """Define the result of a node that makes, moves or reads integers; False where its handler still has to."""
+        node = step.proto
+        held = [self.codes[n] for n in step.reads if n in self.codes]
+        if node.op_type not in PAIR and not held:
+            return False
+        if held and node.op_type in MOVEMENTS:
+            if any(h != held[0] for h in held):
+                raise ImportModelError("it joins integers of different scales; dequantize them first")
+            self.codes.update((n, held[0]) for n in node.output if n)
+            return False
+        constants = [self.known(n) if n else None for n in (*node.input, "", "")]
+        x, out = self.values[node.input[0]], node.output[0]
+        if node.op_type == "Clip" and isinstance(held[0], QParams):
+            qparams = clipped(held[0], *constants[1:3])
+        elif node.op_type in PAIR:
+            if len(step.reads) > 2 and constants[2] is None:
+                raise ImportModelError("its zero point must be a constant, it is computed at run time")
+            dtype = self.dtype_of_codes(node, constants[2])
+            qparams = activation_codes(constants[1], constants[2], dtype)
+        else:
+            raise ImportModelError(
+                "it computes with integers; only operators that move elements may read them"
+            )
+        if node.op_type == "DequantizeLinear":
+            if not held:
+                raise ImportModelError("its operand is computed, and no integer of 8 bits")
+            given = held[0] if isinstance(held[0], QParams) else self.input_codes.setdefault(held[0], qparams)
+            if (given.scale, given.zero_point) != (qparams.scale, qparams.zero_point):
+                raise ImportModelError(
+                    "it dequantizes with another scale or zero point than the integers were made with"
+                )
+            if isinstance(held[0], QParams):
+                self.values[out] = x
+                return True
+        else:
+            self.codes[out] = qparams
+        location = Location(self.location.file, node=step.label)
+        source = held[0] if held and isinstance(held[0], str) else None
+        op = FakeQuant.of(
+            qparams, "" if source is None else {"int8": "s8", "uint8": "u8"}[self.integer_type(source)]
+        )
+        self.values[out] = Builder(self.graph, location=location).emit(op, x, name=out)
+        return True
+
+    def dtype_of_codes(self, node: NodeProto, zero_point: Array | None) -> str | None:
+        """What the codes are where no zero point says it: an attribute of the node, or the type of a graph input."""
+        held = self.codes.get(node.input[0])
+        for attribute in node.attribute:
+            if attribute.name == "output_dtype" and attribute.i:
+                return str(onnx.helper.tensor_dtype_to_np_dtype(attribute.i))
+        return self.integer_type(held) if isinstance(held, str) else None
+
+    def integer_type(self, name: str) -> str:
+        """int8 or uint8: the type of a graph input."""
+        kind = next(v.type.tensor_type.elem_type for v in self.proto.input if v.name == name)
+        return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
 
     def count_outputs(self, node: NodeProto) -> int:
         """Outputs without trailing optional ones that nothing reads (the mask of a Dropout)."""

@@ -19,7 +19,10 @@ Dim = int | str | None  # fixed, symbolic, unknown
 def bind_inputs(
     inputs: Iterable[ValueInfoProto], shapes: Shapes, location: Location
 ) -> list[tuple[str, TensorType]]:
-    """Name and type of every graph input. Raises ImportModelError naming each dimension that stays open."""
+    """Name and type of every graph input; codes of 8 bits are reals here, as everywhere before quantization.
+
+    Raises ImportModelError naming each dimension that stays open.
+    """
     declared = {v.name: _dims(v, v.name in shapes, location) for v in inputs}
     symbols = list(dict.fromkeys(d for dims in declared.values() for d in dims or () if isinstance(d, str)))
     unknown = [n for n in shapes if n not in declared and n not in symbols]
@@ -57,7 +60,7 @@ def _dims(value: ValueInfoProto, given: bool, location: Location) -> tuple[Dim, 
         found = (kind or "untyped").replace("_type", "")
         raise ImportModelError(f"input {value.name} is {found}, expected a float32 tensor", location)
     tensor = value.type.tensor_type
-    if tensor.elem_type != TensorProto.FLOAT:
+    if tensor.elem_type not in (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8):
         raise ImportModelError(
             f"input {value.name} is {type_name(tensor.elem_type)}, expected float32",
             location,

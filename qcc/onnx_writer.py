@@ -22,12 +22,23 @@ class Writer:
     """Collects nodes and initializers. Each IR value has one ONNX tensor, in the layout of the IR.
 
     ``qdq``: values with qparams pass through QuantizeLinear and DequantizeLinear.
+    ``unsigned``: activations of s8 are written as u8, the same codes plus 128. ``float_bias``: biases stay float.
     ``carried``: ids of the values whose axis 0 is a free batch dimension.
     ``channels_first``: for values that an op computed channels-first, the tensor before its Transpose.
     """
 
-    def __init__(self, reserved: Iterable[str], *, qdq: bool, carried: set[int]) -> None:
+    def __init__(
+        self,
+        reserved: Iterable[str],
+        *,
+        qdq: bool,
+        carried: set[int],
+        unsigned: bool = False,
+        float_bias: bool = False,
+    ) -> None:
         self.qdq = qdq
+        self.unsigned = unsigned
+        self.float_bias = float_bias
         self.carried = carried
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -41,13 +52,20 @@ class Writer:
         """``tensor`` holds ``value``; readers see it quantized and dequantized where that is asked for."""
         qparams = value.type.qparams
         if self.qdq and qparams is not None:
-            scale, zero_point = self._qparams(qparams, value.name)
-            axis = {} if qparams.axis is None else {"axis": qparams.axis}
-            q = self.node("QuantizeLinear", [tensor, scale, zero_point], f"{value.name}_quantized", **axis)
-            tensor = self.node(
-                "DequantizeLinear", [q, scale, zero_point], f"{value.name}_dequantized", **axis
-            )
+            tensor = self.pair(tensor, qparams, value.name)
         self._tensors[id(value)] = tensor
+
+    def pair(self, tensor: str, qparams: QParams, name: str) -> str:
+        """``tensor`` quantized and dequantized; clipped before, where the codes are fewer than those of their type."""
+        if qparams.codes is not None:
+            bounds = [self.scalar(b, f"{name}_bound") for b in qparams.range]
+            tensor = self.node("Clip", [tensor, *bounds], f"{name}_clipped")
+        if self.unsigned and qparams.dtype == "s8":
+            qparams = QParams(qparams.scale, qparams.zero_point + 128, qparams.axis, "u8")
+        scale, zero_point = self._qparams(qparams, name)
+        axis = {} if qparams.axis is None else {"axis": qparams.axis}
+        q = self.node("QuantizeLinear", [tensor, scale, zero_point], f"{name}_quantized", **axis)
+        return self.node("DequantizeLinear", [q, scale, zero_point], f"{name}_dequantized", **axis)
 
     def tensor(self, value: Value) -> str:
         """Name of the tensor that holds ``value``; a constant is written when it is first read."""
@@ -87,7 +105,7 @@ class Writer:
         if bias is None:
             return ""
         x, w = node.input(0).type.qparams, node.input(1).type.qparams
-        if not self.qdq or bias.data is None or x is None or w is None:
+        if not self.qdq or self.float_bias or bias.data is None or x is None or w is None:
             return self.tensor(bias)
         scale = np.broadcast_to(np.asarray(w.scale) * x.scale[0], bias.type.shape)
         return self.quantized(bias.data, QParams.per_channel(scale, 0, "s32"), bias.name)

@@ -24,7 +24,9 @@ class CompileOptions:
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
+    ``corrections``: equalization, bias correction and weight rounding, each kept where it helps on real samples.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
+    ``rounding``: whose integers a requantization yields: qcc's own, or those of another runtime's kernels.
     ``stats``: a file of statistics that takes the place of calibration data; ``save_stats``: where to write one.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
@@ -46,7 +48,9 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
+    corrections: bool = True
     qspec: str = ""
+    rounding: Literal["ties_up", "tflite", "onnx"] = "ties_up"
     stats: Path | None = None
     save_stats: Path | None = None
     weights: Form = "auto"
@@ -70,6 +74,7 @@ class CompileOptions:
         for name, value, known in (
             ("precision", self.precision, ("int8", "float32")),
             ("io", self.io, ("int8", "float")),
+            ("rounding", self.rounding, ("ties_up", "tflite", "onnx")),
             ("weights", self.weights, FORMS),
             ("layout", self.layout, LAYOUTS),
             ("stream", self.stream, STREAMING),

@@ -153,6 +153,7 @@ def _rows(
     accepts: Callable[[Step], str | None],
     priority: int = 0,
     channel_block: int = 1,
+    rounding: str = "ties_up",
 ) -> tuple[Kernel, ...]:
     """One row without and two with a residual operand.
 
@@ -170,6 +171,7 @@ def _rows(
             priority=priority,
             in_place=(1,),
             channel_block=channel_block,
+            rounding=rounding,
         )
         for pattern in (f"{root}+requantize", f"{root}+add+requantize", f"{root}+sub+requantize")
     )
@@ -185,6 +187,24 @@ KERNELS: tuple[Kernel, ...] = (
         accepts_depthwise,
         priority=1,
         channel_block=0,
+    ),
+    *_rows(
+        "conv2d",
+        "qcc_s8_conv2d_twice_scalar",
+        "qcc_conv2d_params",
+        lower_conv2d,
+        accepts_skip,
+        rounding="twice",
+    ),
+    *_rows(
+        "conv2d",
+        "qcc_s8_depthwise_conv2d_twice_scalar",
+        "qcc_conv2d_params",
+        lower_depthwise,
+        accepts_depthwise,
+        priority=1,
+        channel_block=0,
+        rounding="twice",
     ),
     *_rows("dense", "qcc_s8_dense_scalar", "qcc_dense_params", lower_dense, accepts_skip),
 )

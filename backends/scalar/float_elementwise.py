@@ -22,6 +22,7 @@ from qcc.ir.ops.activation import (
     Swish,
     ThresholdedRelu,
 )
+from qcc.ir.ops.fake_quant import FakeQuant
 from qcc.ir.ops.norm import BatchNorm
 
 _AXES = 6
@@ -87,6 +88,15 @@ def lower_unary(step: Step) -> Call:
     return Call(params, inputs=(step.root.input(0),))
 
 
+def lower_fake_quant(step: Step) -> Call:
+    """f32_fake_quant_scalar."""
+    op = step.root.op
+    assert isinstance(op, FakeQuant)
+    codes = {"low": float(op.low - op.zero_point), "high": float(op.high - op.zero_point)}
+    params: Params = {"count": step.output.type.elements, "scale": op.scale, **codes}
+    return Call(params, inputs=(step.root.input(0),))
+
+
 def accepts_binary(step: Step) -> str | None:
     """At most one constant, and at most six axes once neighbours are merged."""
     operands = step.root.input(0), step.root.input(1)
@@ -139,5 +149,6 @@ KERNELS: tuple[Kernel, ...] = (
         _row(pattern, "binary", lower=lower_binary, accepts=accepts_binary, in_place=(0, 1))
         for pattern in (*OPERATIONS, "add+clamp")
     ),
+    _row("fake_quant", "fake_quant", lower=lower_fake_quant, in_place=True),
     _row("batch_norm", "affine", lower=lower_batch_norm, accepts=accepts_parameters, in_place=True),
 )

@@ -17,7 +17,7 @@ from qcc.ir.ops.elementwise import Add
 from qcc.ir.ops.shape import Pad
 from qcc.ir.ops.spatial import four, from_image, pair, to_image
 from qcc.ir.types import DType, TensorType, product_qparams
-from qcc.ir.window import auto_pads, pad_spatial, patches, taps, window_output
+from qcc.ir.window import auto_pads, pad_spatial, patches, sliding_windows, taps, window_output
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Node, Value
@@ -114,6 +114,17 @@ class Conv2d(Op):
     def quant_rule(self) -> QuantRule:
         """Weights per output channel, bias at the accumulator's scale."""
         return QuantRule(weight=1, weight_axis=0, bias=2)
+
+    def weight_rows(self, x: Array, w: TensorType, positions: int) -> Array | None:
+        """The patches of each group, taps before channels, as ``w`` has them."""
+        _, kh, kw, per_group = w.shape
+        windows = sliding_windows(pad_spatial(x, self.pads, 0.0), (kh, kw), self.strides, self.dilations)
+        n, oh, ow = windows.shape[:3]
+        step = max(1, oh * ow // positions)
+        chosen = np.arange(step // 2, oh * ow, step)
+        rows = windows[:, chosen // ow, chosen % ow]  # [N, P, KH, KW, C]
+        rows = rows.reshape(n, len(chosen), kh * kw, self.groups, per_group)
+        return np.asarray(np.moveaxis(rows, 3, 2)).reshape(n, len(chosen), self.groups, -1)
 
     def accumulate(self, q: Lowering, node: Node) -> Value | None:
         """s32 convolution of the quantized operands."""

@@ -71,6 +71,11 @@ class Dense(Op):
         """Weights per output channel, bias at the accumulator's scale."""
         return QuantRule(weight=1, weight_axis=0, bias=2)
 
+    def weight_rows(self, x: Array, w: TensorType, positions: int) -> Array | None:
+        """The vectors themselves."""
+        rows = x.reshape(len(x), -1, 1, w.shape[1])
+        return rows[:, :: max(1, rows.shape[1] // positions)]
+
     def accumulate(self, q: Lowering, node: Node) -> Value | None:
         """s32 product of the quantized operands."""
         x, w = q.integer(node.input(0)), q.integer(node.input(1))

@@ -71,7 +71,7 @@ class Requantize(Op):
 
     ``multiplier``, ``shift``: s32[1] or s32[C], from the planner; absent, they follow from the scales.
     ``acc_min``, ``acc_max``: s32[C], the proven interval of x, minus its zero_point.
-    ``certified``: names of the fast paths proved equal over that interval.
+    ``rounding``: one of fixedpoint.ROUNDINGS. ``certified``: names of the fast paths proved equal over that interval.
     ``accumulator_bits``: two's complement bits that hold every partial sum of x, in any order (0: not planned).
     """
 
@@ -91,8 +91,9 @@ class Requantize(Op):
             raise VerifyError(f"requantize needs an operand with qparams, got {x}")
         if x.qparams.axis not in (None, x.rank - 1):
             raise VerifyError(f"requantize: the per-channel axis must be the last one, got {x.qparams.axis}")
-        if self.rounding != "ties_up":
-            raise VerifyError(f"requantize: unknown rounding {self.rounding!r}; known: ties_up")
+        if self.rounding not in fixedpoint.ROUNDINGS:
+            known = ", ".join(fixedpoint.ROUNDINGS)
+            raise VerifyError(f"requantize: unknown rounding {self.rounding!r}; known: {known}")
         return TensorType(DType.S8, x.shape)
 
     def multipliers(self, sig: Signature, *operands: Array | None) -> tuple[Array, Array]:
@@ -121,7 +122,14 @@ class Requantize(Op):
             acc = acc.astype(np.int64) - zero_point
         assert sig.result.qparams is not None
         return fixedpoint.requantize(
-            acc, multiplier, shift, sig.result.qparams.zero_point, self.low, self.high, np.int8
+            acc,
+            multiplier,
+            shift,
+            sig.result.qparams.zero_point,
+            self.low,
+            self.high,
+            np.int8,
+            self.rounding,
         )
 
     def interval(self, sig: Signature, *operands: Interval | Array | None) -> Interval:

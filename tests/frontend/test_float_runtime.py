@@ -57,19 +57,6 @@ def test_observed_values_come_in_small_pieces(graph: Graph, monkeypatch: pytest.
     assert [len(p["y"]) for p in FloatRuntime(graph, values).observed(samples(5))] == [2, 2, 1]
 
 
-def test_reused_buffers_hold_the_new_values(graph: Graph) -> None:
-    """Inputs among them: onnxruntime does not write those into a buffer of ours."""
-    values = [*graph.inputs, *(n.output for n in graph.nodes)]
-    runtime, feed = FloatRuntime(graph, values), samples(7)["x"]
-    for part in (feed[:2], feed[2:4], feed[4:6], feed[6:]):
-        want = by_interpreter(graph, {"x": part})
-        (got,) = runtime.observed({"x": part}, reuse=True)
-        assert list(got) == [v.name for v in values]
-        for name, array in got.items():
-            np.testing.assert_allclose(array, want[name], rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(feed, samples(7)["x"])
-
-
 def test_observer_records_every_value(graph: Graph) -> None:
     low: dict[str, float] = {}
 

@@ -47,6 +47,12 @@ def test_requantize_equals_exact_fractions(acc: int, multiplier: int, shift: int
     assert narrow.tolist() == [saturate(exact, "s8")]
 
 
+@given(INT32, MULTIPLIER, st.integers(31, 62))
+def test_two_roundings_are_those_of_gemmlowp(acc: int, multiplier: int, shift: int) -> None:
+    got = requantize(np.array([acc]), multiplier, shift, 0, -(2**62), 2**62, rounding="twice")
+    assert got.tolist() == [gemmlowp(acc, multiplier, shift - 31)]
+
+
 @given(st.integers(-(2**15), 2**15 - 1), st.integers(1, 62))
 def test_requantize_rounds_exact_ties_up(half: int, shift: int) -> None:
     # acc * 2^30 * 2^-31 = acc / 2: every odd acc is a tie

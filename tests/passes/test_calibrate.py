@@ -117,7 +117,7 @@ def test_an_observer_of_the_user() -> None:
 def test_a_lent_runtime_may_hand_values_in_any_layout_and_in_pieces() -> None:
     wanted: list[str] = []
 
-    def factory(graph: Graph, values: list[Value]) -> Callable[..., None]:
+    def factory(graph: Graph, values: list[Value], peaks: list[Value]) -> Callable[..., None]:
         wanted.extend(v.name for v in values)
 
         def observe(batch: Samples, record: Callable[[Value, Array], None]) -> None:

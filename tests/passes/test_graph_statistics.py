@@ -108,9 +108,12 @@ def test_large_samples_are_counted_in_part_but_their_extremes_are_those_of_all()
     x = np.random.default_rng(0).normal(size=(5, 40, 50, 8)).astype(np.float32)
     x[3, 7, 7, 7] = 99.0
     whole, apart = TensorStatistics(), TensorStatistics()
-    whole.update(x)
+    for part in (x[:2], x[2:]):
+        whole.extend(part)
+        whole.tally(part)
     for sample in x:
-        apart.update(sample[None])
+        apart.extend(sample[None])
+        apart.tally(sample[None])
     stride = histogram_stride(16000)
     assert (whole.count, whole.max) == (x.size, 99.0)
     assert whole.counts.sum() == 5 * -(-16000 // stride)

@@ -41,7 +41,8 @@ def drawn(name: str) -> Floats:
 def statistics_of(*batches: Floats) -> TensorStatistics:
     statistics = TensorStatistics()
     for x in batches:
-        statistics.update(x)
+        statistics.extend(x)
+        statistics.tally(x)
         statistics.end_batch()
     return statistics
 
@@ -122,7 +123,7 @@ def test_runs_of_batches_compose(extremes: list[tuple[float, float]], data: st.D
 def test_pieces_of_a_batch_are_one_batch() -> None:
     pieces = TensorStatistics()
     for x in np.split(drawn("gauss"), 5):
-        pieces.update(x)
+        pieces.extend(x)
     pieces.end_batch()
     assert pieces.moving == statistics_of(drawn("gauss")).moving
 

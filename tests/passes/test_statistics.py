@@ -12,10 +12,15 @@ Floats = NDArray[np.float32]
 LARGEST = float(np.finfo(np.float32).max)
 
 
+def add(statistics: TensorStatistics, x: Floats) -> None:
+    statistics.extend(x)
+    statistics.tally(x)
+
+
 def collected(*batches: Floats) -> TensorStatistics:
     statistics = TensorStatistics()
     for batch in batches:
-        statistics.update(batch)
+        add(statistics, batch)
     return statistics
 
 
@@ -173,7 +178,7 @@ def test_bin_indices_stay_far_from_32_bits() -> None:
 def test_memory_is_constant() -> None:
     statistics, rng = TensorStatistics(), np.random.default_rng(8)
     for exponent in range(-40, 38):
-        statistics.update((rng.normal(size=50) * 10.0**exponent).astype(np.float32))
+        add(statistics, (rng.normal(size=50) * 10.0**exponent).astype(np.float32))
         assert statistics.counts.size == BINS
     assert statistics.counts.sum() == statistics.count == 78 * 50
 
@@ -186,9 +191,9 @@ def test_nothing_is_no_data() -> None:
 
 def test_without_histogram_only_the_range_is_kept() -> None:
     statistics = TensorStatistics()
-    statistics.update(np.array([3.0, -1.0], np.float32), histogram=False)
+    statistics.extend(np.array([3.0, -1.0], np.float32))
     other = TensorStatistics()
-    other.update(np.array([7.0], np.float32), histogram=False)
+    other.extend(np.array([7.0], np.float32))
     statistics.merge(other)
     assert (statistics.count, statistics.min, statistics.max) == (3, -1.0, 7.0)
     assert statistics.counts.size == 0
@@ -199,5 +204,5 @@ def test_what_is_not_finite_is_refused_in_every_batch(bad: float) -> None:
     statistics = collected(np.ones(3, np.float32))
     before = facts(statistics)
     with pytest.raises(ValueError, match="the elements are not finite: they span"):
-        statistics.update(np.array([1.0, bad, 2.0], np.float32))
+        add(statistics, np.array([1.0, bad, 2.0], np.float32))
     assert facts(statistics) == before

@@ -62,6 +62,15 @@ typedef struct {
 /* The output may be written over the input. */
 void qcc_f32_unary_scalar(const qcc_f32_unary_params *params, const float *input, float *output);
 
+typedef struct {
+  int32_t count;
+  float scale;
+  float low, high; /* codes, minus the zero_point */
+} qcc_f32_fake_quant_params;
+
+/* The output may be written over the input. */
+void qcc_f32_fake_quant_scalar(const qcc_f32_fake_quant_params *params, const float *input, float *output);
+
 /* The names and the order are those of OPERATIONS in qcc/backends/scalar/float_elementwise.py. */
 typedef enum {
   QCC_ADD,

@@ -82,6 +82,18 @@ void qcc_s8_depthwise_conv2d_scalar(const qcc_conv2d_params *params, const int8_
                                     const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
                                     int8_t *output);
 
+/* Both with two roundings in their requantization: see QCC_ROUNDS_TWICE in qcc_requantize.h. */
+void qcc_s8_conv2d_twice_scalar(const qcc_conv2d_params *params, const int8_t *QCC_RESTRICT input,
+                                const int8_t *skip, const int8_t *QCC_RESTRICT weights,
+                                const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
+                                const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
+                                int8_t *output);
+void qcc_s8_depthwise_conv2d_twice_scalar(const qcc_conv2d_params *params, const int8_t *QCC_RESTRICT input,
+                                          const int8_t *skip, const int8_t *QCC_RESTRICT weights,
+                                          const int32_t *QCC_RESTRICT bias, const int32_t *QCC_RESTRICT skip_multiplier,
+                                          const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
+                                          int8_t *output);
+
 typedef struct {
   int32_t rows;
   int32_t input_channels, output_channels;

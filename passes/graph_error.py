@@ -1,0 +1,125 @@
+"""The error of a whole fake-quant graph on calibration samples: what decides whether a correction is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf, log10
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir import interpreter
+from qcc.ir.graph import Graph, Value
+from qcc.ir.ops.shape import Reshape
+from qcc.ir.ops.softmax import Softmax
+from qcc.passes.base import Note, PassContext
+from qcc.passes.layerwise import sample_count
+
+Arrays = dict[str, NDArray[np.float32]]
+_JUDGED_MACS = 1e10  # of the samples, in each run of the graph
+Run = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
+
+
+@dataclass(frozen=True)
+class GraphError:
+    """``samples``: what a correction may learn from, and is judged on; ``source``: the graph before the first
+    correction, same nodes; ``reference``: its float outputs.
+
+    A softmax at the end is looked through, up to what it ignores: it hides errors of samples that are easy.
+    """
+
+    samples: Arrays
+    source: Graph
+    reference: Arrays
+    run: Callable[[Graph, bool, Arrays], Arrays]
+
+    @staticmethod
+    def of(graph: Graph, ctx: PassContext) -> GraphError | None:
+        """None for a model with qparams of its own, which keeps them. Reads ctx.resources: ``has_own_qparams``, set by
+        adopt-qparams; ``correction_samples``, arrays by input name, without which there is None, and
+        ``runner`` (optional), (graph, fake_quant=...) -> function of samples; the interpreter where absent. Keeps there,
+        as ``uncorrected``, an annotated graph before the first correction of its constants.
+        """
+        samples: Arrays | None = ctx.resources.get("correction_samples")
+        if not samples or ctx.resources.get("has_own_qparams"):
+            return None
+        samples = {name: array[: sample_count(graph, array, _JUDGED_MACS)] for name, array in samples.items()}
+        runner = ctx.resources.get("runner", _interpret)
+
+        def run(graph: Graph, fake_quant: bool, inputs: Arrays) -> Arrays:
+            return _centred(graph, runner(_before_softmax(graph), fake_quant=fake_quant)(inputs))
+
+        source = graph
+        if graph.stage == "annotated":
+            kept: Graph | None = ctx.resources.get("uncorrected")
+            if kept is None or [n.name for n in kept.nodes] != [n.name for n in graph.nodes]:
+                ctx.resources["uncorrected"] = kept = graph
+            source = kept
+        return GraphError(samples, source, run(source, False, samples), run)
+
+    def noise(self, graph: Graph) -> float:
+        """Noise over signal of the fake-quant outputs, the mean over outputs; lower is better."""
+        outputs = self.run(graph, True, self.samples)
+        shares = []
+        for name, reference in self.reference.items():
+            signal = float((reference.astype(np.float64) ** 2).sum())
+            noise = float(((outputs[name].astype(np.float64) - reference) ** 2).sum())
+            shares.append(noise / max(signal, 1e-300))
+        return float(np.mean(shares))
+
+    def note(self, graph: Graph, rule: str, before: float, after: float) -> Note:
+        """What the correction ``rule`` brought, and whether it is kept."""
+        count = len(next(iter(self.samples.values())))
+        what = f"SQNR {decibels(before):.2f} dB would become {decibels(after):.2f} dB"
+        if after < before:
+            what = f"SQNR {decibels(before):.2f} dB becomes {decibels(after):.2f} dB"
+        return Note(graph.outputs[0].name, rule, after < before, f"{what} on {count} samples")
+
+
+def declined(graph: Graph, rule: str, ctx: PassContext) -> Note:
+    """Why there is no GraphError."""
+    quantized = ctx.resources.get("has_own_qparams")
+    reason = "the model keeps its own qparams" if quantized else "there are no samples to measure it on"
+    return Note(graph.outputs[0].name, rule, False, reason)
+
+
+def decibels(noise: float) -> float:
+    """SQNR in dB of a ratio of noise to signal."""
+    return -10 * log10(noise) if noise > 0 else inf
+
+
+def _interpret(graph: Graph, *, fake_quant: bool) -> Run:
+    return lambda inputs: interpreter.run(graph, inputs, fake_quant=fake_quant)
+
+
+def _measured(value: Value) -> tuple[Value, Softmax | None]:
+    """The operand of the softmax that ``value`` is the result of, if it is one."""
+    found = value
+    while found.producer is not None and isinstance(found.producer.op, Reshape):
+        found = found.producer.input(0)
+    if found.producer is not None and isinstance(found.producer.op, Softmax):
+        operand = found.producer.input(0)
+        if operand.producer is not None:
+            return operand, found.producer.op
+    return value, None
+
+
+def _before_softmax(graph: Graph) -> Graph:
+    copy = graph.clone()
+    copy.outputs = [_measured(v)[0] for v in copy.outputs]
+    copy.remove_dead_nodes()
+    return copy
+
+
+def _centred(graph: Graph, outputs: Arrays) -> Arrays:
+    """What the softmaxes of ``graph`` ignore, a constant added to all classes, removed."""
+    result = {}
+    for value, name in zip(graph.outputs, graph.output_names, strict=True):
+        operand, softmax = _measured(value)
+        array = outputs[name]
+        if softmax is not None:
+            axis = softmax.axis - operand.type.rank
+            array = array - array.mean(axis=axis, keepdims=True)
+        result[name] = array
+    return result

@@ -1,0 +1,78 @@
+"""Error-feedback rounding of weights: codes that make the layer's error small, not that of each weight."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.graph import Graph
+from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+from qcc.passes.error_feedback import output_error, round_with_feedback
+from qcc.passes.graph_error import GraphError, decibels
+from qcc.passes.layerwise import Layer, add_to_bias, layers, set_weights, shrunk_mean
+from qcc.passes.moments import covariance
+
+
+@register_pass
+class RoundWeights(Pass):
+    """Round each layer's weights so that its outputs, on the inputs it will get, stay close to the real ones.
+
+    Closed form, layer by layer, from the covariance of the quantized inputs (passes/moments.py, error_feedback.py),
+    then ``sweeps`` rounds of coordinate descent; the bias takes up the mean error that is left. Weights become multiples
+    of their scale, so that quantize-ops finds these codes. ``limit``: filters with more weights are left alone, as time
+    and memory grow with the cube and the square. Kept where the error of the outputs falls on the samples.
+    Reads ctx.resources: see GraphError and layers; declines without samples.
+    """
+
+    name = "round-weights"
+    stage = "annotated"
+    requires = ("has_qparams",)
+    exactness = "approximate"
+    sweeps: int = 2
+    limit: int = 4608
+
+    def run(self, graph: Graph, ctx: PassContext) -> PassResult:
+        """Returns a new graph where it is kept."""
+        error = GraphError.of(graph, ctx)
+        if error is None:
+            return PassResult(False, (declined(graph, self.name, ctx),))
+        rounded, notes = graph.clone(), []
+        for layer in layers(error.source, rounded, error.samples, ctx, "rounding weights"):
+            notes.append(self._round(rounded, layer))
+            add_to_bias(rounded, layer.node, shrunk_mean(layer.settle()))
+        note = error.note(graph, self.name, error.noise(graph), error.noise(rounded))
+        if not note.applied:
+            return PassResult(False, (note,))
+        return PassResult(True, (*notes, note), rounded)
+
+    def _round(self, graph: Graph, layer: Layer) -> Note:
+        rule = layer.node.op.quant_rule()
+        assert rule.weight is not None
+        weight = layer.node.input(rule.weight)
+        assert weight.data is not None
+        assert weight.type.qparams is not None
+        per_filter = weight.type.elements // weight.type.shape[rule.weight_axis]
+        if per_filter > self.limit:
+            reason = f"filters of {per_filter} weights, more than {self.limit}"
+            return Note(layer.node.name, "round-layer", False, reason)
+        hessian = covariance(layer.node, layer.quantized)
+        if hessian is None or rule.weight_axis != 0:
+            return Note(layer.node.name, "round-layer", False, f"{layer.node.op.name} does not tell its rows")
+        groups, k, _ = hessian.shape
+        w = weight.data.astype(np.float64).reshape(groups, -1, k)
+        scale = np.broadcast_to(np.asarray(weight.type.qparams.scale), len(weight.data)).reshape(groups, -1)
+        nearest = np.rint(w / scale[..., None])
+        limit = int(np.abs(nearest).max())  # as many bits as the scales were chosen for
+        codes = round_with_feedback(w, hessian, scale, limit, self.sweeps)
+        before, after = (float(output_error(w, q, hessian, scale).sum()) for q in (nearest, codes))
+        if after >= before:
+            return Note(layer.node.name, "round-layer", False, "the nearest codes are no worse")
+        set_weights(graph, layer.node, _reals(codes, scale, weight.data))
+        gain = decibels(after) - decibels(before)
+        return Note(layer.node.name, "round-layer", True, f"{gain:.2f} dB less noise than the nearest codes")
+
+
+def _reals(
+    codes: NDArray[np.float64], scale: NDArray[np.float64], like: NDArray[np.generic]
+) -> NDArray[np.float32]:
+    return np.asarray((codes * scale[..., None]).reshape(like.shape), np.float32)

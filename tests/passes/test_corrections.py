@@ -1,0 +1,190 @@
+"""Equalization, bias correction and weight rounding: what each promises, measured by other means."""
+
+import numpy as np
+import pytest
+from quantized_nets import Net, Samples, node_of, run_pass
+
+from qcc.float_runtime import FloatRuntime
+from qcc.ir import interpreter
+from qcc.ir.fixedpoint import quantize_exactly
+from qcc.ir.graph import Graph
+from qcc.ir.ops.elementwise import Add
+from qcc.ir.ops.pool import MaxPool2d
+from qcc.ir.ops.rearrange import Concat
+from qcc.ir.ops.reduce import ReduceMean
+from qcc.ir.ops.shape import Pad
+from qcc.ir.ops.softmax import Softmax
+from qcc.passes.base import PassContext
+from qcc.passes.channel_groups import FIXED, channel_groups
+from qcc.passes.graph_error import GraphError
+from qcc.passes.layerwise import layers, shrunk_mean
+from qcc.passes.manager import PassManager
+
+
+def uneven(high: float = float("inf")) -> tuple[Graph, Samples]:
+    """Channels of very different ranges; a residual sum, a pool, a depthwise layer and a joined branch."""
+    net = Net(1, 8, 8, 3, seed=6)
+    spread = np.exp2(np.linspace(-6, 0, 8))
+    weights = net.rng.normal(size=(8, 3, 3, 3)) * spread[:, None, None, None]
+    x = net.relu(net.conv(net.x, 8, weights=weights, bias=0.1 * spread, pads=(1, 1, 1, 1)), high)
+    y = net.relu(net.depthwise(x, pads=(1, 1, 1, 1)), high)
+    y = net(Add(), net.conv(y, 8), x)
+    y = net(MaxPool2d((2, 2), (2, 2)), net.relu(y))
+    y = net(Concat(3), y, net.relu(net.conv(y, 4)))
+    y = net.dense(net(ReduceMean((1, 2)), net.conv(y, 6)), 5, name="y")
+    return net.finish(y), net.samples(32)
+
+
+def annotated(graph: Graph, samples: Samples, seen: Samples | None = None) -> tuple[Graph, PassContext]:
+    ctx = PassContext({"calibration": [samples], "correction_samples": seen or samples})
+    return PassManager("fuse-epilogues,calibrate,choose-qparams", ctx).run(graph), ctx
+
+
+# ---------------------------------------------------------------------- equalization
+@pytest.mark.parametrize("high", [float("inf"), 6.0])
+def test_equalization_preserves_the_function(high: float) -> None:
+    graph, samples = uneven(high)
+    before = FloatRuntime(graph).run(samples)["y0"]
+    run_pass(graph, "fuse-epilogues")
+    scaled, result = run_pass(graph, "equalize", correction_samples=samples)
+    assert result.changed
+    assert scaled is not graph
+    after = FloatRuntime(scaled).run(samples)["y0"]
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+    first = next(n.output.name for n in scaled.nodes if n.op.name == "clamp")
+    assert uneven_by(scaled, samples, first) < 0.6 * uneven_by(graph, samples, first)
+
+
+def uneven_by(graph: Graph, samples: Samples, name: str) -> float:
+    """The largest over the smallest range of a channel."""
+    seen: dict[str, np.ndarray] = {}
+    interpreter.run(graph, samples, observe=lambda v, a: seen.update({v.name: a}))
+    peaks = np.abs(seen[name]).reshape(-1, seen[name].shape[-1]).max(axis=0)
+    return float(peaks.max() / peaks.min())
+
+
+def test_equalization_changes_nothing_where_no_channel_is_free() -> None:
+    net = Net(1, 6)
+    graph = net.finish(net.dense(net.x, 4))
+    run_pass(graph, "fuse-epilogues")
+    found, result = run_pass(graph, "equalize", correction_samples=net.samples(8))
+    assert not result.changed
+    assert found is graph
+    assert result.notes[0].reason == "no channels to scale"
+
+
+def test_channels_are_tied_by_sums_and_cut_at_layers() -> None:
+    net = Net(1, 4, 4, 3)
+    a, b = net.conv(net.x, 2, name="a"), net.conv(net.x, 2, name="b")
+    total = net(Add(), a, b)
+    joined = net(Concat(3), total, net(Pad((0, 0, 0, 0), (0, 1, 1, 0)), net.conv(net.x, 1, 2, name="c")))
+    deep = net.depthwise(joined, 1)
+    graph = net.finish(net.conv(deep, 2))
+    of = channel_groups(graph).of
+    ids = [of[id(v)].tolist() for v in (a, b, total)]
+    assert ids[0] == ids[1] == ids[2]
+    assert of[id(joined)].tolist() == [*ids[0], *of[id(node_of(graph, "c").output)].tolist()]
+    assert not set(of[id(deep)]) & {*of[id(joined)], FIXED}
+    assert set(of[id(net.x)]) == set(of[id(graph.outputs[0])]) == {FIXED}
+
+
+# ---------------------------------------------------------------------- biases
+def test_bias_correction_brings_the_mean_error_to_zero() -> None:
+    graph, samples = uneven()
+    plain, ctx = annotated(graph, samples)
+    error = GraphError.of(plain, ctx)
+    assert error is not None
+    corrected, result = run_pass(plain, "correct-bias{shrink=false}", **ctx.resources)
+    assert result.changed
+    for layer in layers(plain, corrected.clone(), error.samples, PassContext(), ""):
+        found = np.abs(layer.settle().mean(axis=0)).max()
+        qparams = (
+            layer.node.output.type.qparams
+        )  # what is rounded right away is rounded anew with the new bias
+        assert found < (1e-5 if qparams is None else qparams.scale[0])
+
+
+def test_a_correction_that_does_not_help_is_not_kept() -> None:
+    graph, samples = uneven()
+    other = {name: np.flip(array, axis=-1) * 3 + 1 for name, array in samples.items()}
+    count = np.arange(32) % 4 == 3  # these are the judges, and quite unlike what the correction learns from
+    mixed = {
+        name: np.where(count[:, None, None, None, None], array, other[name])
+        for name, array in samples.items()
+    }
+    plain, ctx = annotated(graph, samples, mixed)
+    before = GraphError.of(plain, ctx)
+    assert before is not None
+    found, result = run_pass(plain, "correct-bias", **ctx.resources)
+    kept = result.notes[-1].applied
+    assert kept == (before.noise(found) < before.noise(plain))
+    assert kept or found is plain
+
+
+def test_few_samples_correct_less() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(4, 500))
+    assert np.abs(shrunk_mean(noise)).mean() < 0.3 * np.abs(noise.mean(axis=0)).mean()
+    np.testing.assert_allclose(shrunk_mean(noise + 50), noise.mean(axis=0) + 50, rtol=1e-3)
+    assert (shrunk_mean(np.ones((1, 3))) == 0).all()
+
+
+# ---------------------------------------------------------------------- weights
+def test_rounded_weights_are_codes_that_quantize_ops_finds() -> None:
+    graph, samples = uneven()
+    plain, ctx = annotated(graph, samples)
+    rounded, result = run_pass(plain, "round-weights", **ctx.resources)
+    assert result.changed
+    changed = 0
+    for node, old in zip(rounded.nodes, plain.nodes, strict=True):
+        if node.op.quant_rule().weight is None:
+            continue
+        weight, before = node.input(1), old.input(1)
+        assert weight.type == before.type
+        assert weight.data is not None
+        assert before.data is not None
+        assert weight.type.qparams is not None
+        if weight.data is before.data:
+            continue
+        codes = quantize_exactly(weight.data, weight.type.qparams)
+        np.testing.assert_allclose(
+            codes * weight.type.qparams.scale_array(weight.data.ndim), weight.data, rtol=1e-6
+        )
+        changed += int((codes != quantize_exactly(before.data, weight.type.qparams)).sum())
+    assert changed > 20
+    layer_notes = [n for n in result.notes if n.rule == "round-layer" and n.applied]
+    assert all(float(n.reason.split()[0]) >= 0 for n in layer_notes)
+
+
+def test_filters_beyond_the_limit_are_left_alone() -> None:
+    graph, samples = uneven()
+    plain, ctx = annotated(graph, samples)
+    _, result = run_pass(plain, "round-weights{limit=8}", **ctx.resources)
+    layer_notes = [n for n in result.notes if n.rule == "round-layer"]
+    assert any("more than 8" in n.reason for n in layer_notes) or not result.changed
+
+
+# ---------------------------------------------------------------------- what all share
+@pytest.mark.parametrize("name", ["equalize", "correct-bias", "round-weights"])
+def test_without_samples_they_decline(name: str) -> None:
+    graph, samples = uneven()
+    plain = graph if name == "equalize" else annotated(graph, samples)[0]
+    found, result = run_pass(plain, name)
+    assert found is plain
+    assert [n.reason for n in result.notes] == ["there are no samples to measure it on"]
+
+
+def test_the_error_looks_through_a_softmax_at_the_end() -> None:
+    net = Net(1, 12)
+    logits = net.dense(net.x, 5, name="logits")
+    graph = net.finish(net(Softmax(1), logits))
+    plain, ctx = annotated(graph, net.samples(16))
+    error = GraphError.of(plain, ctx)
+    assert error is not None
+    w, b = node_of(plain, "logits").input(1), node_of(plain, "logits").input(2)
+    assert w.data is not None
+    assert b.data is not None
+    expected = error.samples["x"].reshape(-1, 12) @ w.data.T + b.data
+    expected -= expected.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(error.reference["y0"].reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+    assert 0 < error.noise(plain) < 1e-3
