@@ -20,6 +20,9 @@ from qcc.passes import (
     choose_qparams,
     correct_bias,
     round_weights,
+    # study of the annotated graph
+    simulate_codes,
+    analyze_mse,
     # annotated to integer graph
     quantize_ops,
     # integer to planned graph
@@ -30,6 +33,7 @@ from qcc.passes import (
 # isort: on
 
 __all__ = [
+    "analyze_mse",
     "calibrate",
     "canonicalize",
     "choose_qparams",
@@ -47,4 +51,5 @@ __all__ = [
     "quantize_ops",
     "remove_dead_channels",
     "round_weights",
+    "simulate_codes",
 ]

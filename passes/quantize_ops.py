@@ -27,6 +27,7 @@ class QuantizeOps(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Returns a new graph."""
+        _refuse_simulated(graph)
         ctx.resources["annotated_graph"] = graph
         q = Lowering(graph)
         for value in graph.inputs:
@@ -58,6 +59,17 @@ class QuantizeOps(Pass):
             q.graph.add_output(q.integer(value) if value.type.qparams is not None else q.real(value), name)
         q.graph.remove_dead_nodes()
         return PassResult(True, tuple(notes), q.graph)
+
+
+def _refuse_simulated(graph: Graph) -> None:
+    """Raise PassError where a node has no meaning but that of the interpreter."""
+    found = next((n for n in graph.nodes if n.op.simulated), None)
+    if found is not None:
+        raise PassError(
+            f"%{found.name}: {found.op.name} is simulated only: it has no integer form",
+            found.location,
+            "leave out the pass that simulates, or stop before quantize-ops",
+        )
 
 
 def _input_type(value: Value) -> TensorType:

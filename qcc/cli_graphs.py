@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 import qcc
 from qcc import calibration_data, float_runtime, onnx_importer, tables
@@ -33,6 +34,7 @@ from qcc.ir.printer import print_graph, save_graph
 from qcc.options import CompileOptions
 from qcc.passes.base import PASSES, PassContext
 from qcc.passes.manager import PIPELINES, PassManager
+from qcc.passes.meaning import meaning_of, sqnr
 
 QIR = ".qir"
 
@@ -69,10 +71,15 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
 @verify_each_option
 @dump_after_option
 @dump_folder_option("dumps")
+@click.option(
+    "--eval", "samples", type=path_type, help="Samples: print the SQNR of the result against MODEL."
+)
+@click.option("--notes", metavar="PASS", help="Print what a pass, or all, did and found.")
 @click.option("--time-passes", is_flag=True, help="Print the time of each pass.")
 def opt_command(
     model: Path, pipeline: str, out: Path | None, calib: Path | None, shapes: dict[str, Any],
-    verify_each: bool, dump_after: str | None, dump_folder: Path | None, time_passes: bool,
+    verify_each: bool, dump_after: str | None, dump_folder: Path | None, samples: Path | None, notes: str | None,
+    time_passes: bool,
 ) -> None:  # fmt: skip
     """Run a pipeline on MODEL, an .onnx file or a .qir text."""
     if out is not None and out.suffix != QIR:
@@ -81,7 +88,10 @@ def opt_command(
     with progress() as report:
         context = PassContext(progress=report, warn=warn)
         manager = PassManager(pipeline, context, verify_each, dump_after, folder)
+        if notes not in (None, "all", *(p.name for p in manager.passes)):
+            raise click.BadParameter(f"{notes} is not in the pipeline", param_hint="'--notes'")
         graph = load_graph(model) if model.suffix == QIR else onnx_importer.import_model(model, shapes)
+        reference = graph.clone() if samples is not None else graph
         if calib is not None:
             data = calibration_data.load_calibration(calib, graph.inputs)
             context.resources.update(
@@ -90,9 +100,25 @@ def opt_command(
                 observer_factory=float_runtime.observer,
             )
         graph = manager.run(graph)
+        measured = _sqnr(reference, graph, samples) if samples is not None else {}
     _write(graph, out)
+    if notes is not None:
+        shown = [(name, n) for name, n in manager.notes() if notes in (name, "all")]
+        console(stderr=True).print(tables.notes(shown))
+    for name, decibels in measured.items():
+        click.echo(f"{name}: {tables.decibels(decibels)} SQNR against {model.name}", err=True)
     if time_passes:
         console(stderr=True).print(tables.pass_times(manager.timings))
+
+
+def _sqnr(reference: Graph, graph: Graph, samples: Path) -> dict[str, float]:
+    """By output, in dB, over all samples: both graphs in the interpreter."""
+    data = calibration_data.load_calibration(samples, reference.inputs)
+    parts = [(meaning_of(reference, batch), meaning_of(graph, batch)) for batch in data]
+    return {
+        name: sqnr(*(np.concatenate([p[which][name] for p in parts]) for which in (0, 1)))
+        for name in reference.output_names
+    }
 
 
 def _write(graph: Graph, out: Path | None) -> None:

@@ -128,6 +128,12 @@ def export(
 
 
 def _write_node(writer: Writer, node: Node) -> str:
+    if node.op.simulated:
+        raise QccError(
+            f"{node.op.name} cannot be written to ONNX: it is simulated only",
+            node.location,
+            "run the graph in the interpreter, as qcc opt --eval does",
+        )
     exporter = EXPORTERS.get(node.op.name)
     operands = [v for v in (*node.inputs, node.output) if v is not None]
     if exporter is None or any(v.type.dtype is not DType.F32 for v in operands):

@@ -17,7 +17,7 @@ from qcc.backends.kernel import Kernel
 from qcc.backends.program import Operation
 from qcc.backends.targets import Availability
 from qcc.explain import Explanation
-from qcc.passes.base import Pass
+from qcc.passes.base import Note, Pass
 from qcc.timing import StepTimings, Timing
 from qcc.verify import Accuracy, Verification
 
@@ -276,12 +276,18 @@ def step_timings(timings: StepTimings) -> RenderableType:
 
 
 # ---------------------------------------------------------------- explain
-def explanation(found: Explanation) -> RenderableType:
-    """Rules in the order in which they ran, then the kernels."""
+def notes(found: Iterable[tuple[str, Note]]) -> Table:
+    """(pass, note) in order."""
     table = _table("pass", "node", "rule", "", "reason")
-    for name, note in found.notes:
+    for name, note in found:
         verdict = Text("applied", "green") if note.applied else Text("declined", "yellow")
         table.add_row(name, Text(note.node), note.rule, verdict, Text(note.reason))
+    return table
+
+
+def explanation(found: Explanation) -> RenderableType:
+    """Rules in the order in which they ran, then the kernels."""
+    table = notes(found.notes)
     parts: list[RenderableType] = []
     if len(found.names) > 1:
         parts.append(

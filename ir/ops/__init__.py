@@ -15,6 +15,7 @@ from qcc.ir.ops import (
     reduce,
     resize,
     shape,
+    simulated,
     softmax,
     tiling,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "reduce",
     "resize",
     "shape",
+    "simulated",
     "softmax",
     "tiling",
 ]

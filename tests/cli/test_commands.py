@@ -292,6 +292,23 @@ def test_opt_writes_a_graph_that_opt_reads(qcc, model: Path, calib: Path, tmp_pa
     assert printed.stdout == first.read_text()
 
 
+def test_opt_measures_simulated_codes(qcc, model: Path, calib: Path, test_data: Path, tmp_path: Path) -> None:
+    def sqnr(*passes: str) -> float:
+        pipeline = ",".join(("float", "fuse-epilogues", "calibrate", *passes))
+        options = ("--shape", "N=1", "--calib", calib, "--eval", test_data, "--notes", passes[-1])
+        result = qcc("opt", model, "--pipeline", pipeline, "-o", tmp_path / "out.qir", *options)
+        assert result.exit_code == 0
+        assert re.search(rf"^{passes[-1]} ", result.stderr, re.MULTILINE)
+        found = re.search(r"^\S+: (\S+) dB SQNR against digits.onnx$", result.stderr, re.MULTILINE)
+        return float(found[1])
+
+    weights, all_of_it = sqnr("simulate-codes"), sqnr("choose-qparams", "analyze-mse")
+    assert 5 < weights < all_of_it
+    misused = qcc("opt", model, "--pipeline", "float", "--notes", "calibrate", "--shape", "N=1")
+    assert misused.exit_code == 2
+    assert "calibrate is not in the pipeline" in misused.stderr
+
+
 def test_explain_follows_a_node_to_its_kernel(qcc, model: Path, calib: Path) -> None:
     result = qcc("explain", model, "conv1", "--calib", calib)
     assert result.exit_code == 0
