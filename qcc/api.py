@@ -88,8 +88,8 @@ class CompiledModel:
             _order(compilation, progress),
             options.threads,
             options.no_float,
-            options.stream,
-            options.ram,
+            stream=options.stream,
+            ram=options.ram,
         )
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 

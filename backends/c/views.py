@@ -232,7 +232,7 @@ class Views:
             "pointers": ", ".join(pointers) if kernel.variadic else "",
             "call": call_lines(kernel.symbol, arguments),
             "after": after,
-            "output_bytes": span,
+            "output_bytes": size,
             "invocation": "\n  ".join(call_lines(name, passed)),
         }
 
