@@ -18,9 +18,6 @@
 #define QCC_CONV_ROWS 16 /* the most pixels of a tile */
 #define QCC_CONV_HALF 12 /* vectors of half a tile */
 
-/* Where the uses of a vector are few, gcc would read it from memory for each of them, and loads would be the limit. */
-#define QCC_IN_REGISTER(x) __asm__("" : "+v"(x))
-
 /* Where the next tile begins. */
 typedef struct {
   const int8_t *x;
