@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from qcc.ir.graph import Node, Value
 from qcc.ir.qspec import SMALLEST_SCALE, QSpec
 
-# A channel of tiny weights would let the skip's term pass 32 bits. Here it stays under 2^24, and what the coarser weights
-# cost is about a hundredth of a step of the skip for a sum of 1000 products.
-LARGEST_SKIP_MULTIPLIER = 2**16
+# A channel of tiny weights would let the skip's term pass 32 bits. Here it stays under 2^23, the multiplier is an int16 as
+# SIMD units multiply them, and what the coarser weights cost is about a fiftieth of a step of the skip for a sum of 1000
+# products.
+LARGEST_SKIP_MULTIPLIER = 2**15 - 1
+# Of a bias that no sum of products outweighs: the accumulators stay float32 numbers, at a like cost.
+_LARGEST_BIAS = 2.0**23
 _CONSTANT_SKIP = 2.0**29  # of the 32 bits, a quarter for a constant that is added to the accumulator
 _SUM_LIMIT = 2.0**31 * (1 - 2.0**-20)  # the margin covers what rounding a scale to float32 may add
 
@@ -84,7 +87,9 @@ def _scales_for_sums(node: Node, w: Scales) -> Scales:
         return scale
     terms = products * w.sum(axis=1)
     if bias is not None:
-        terms += _largest(bias, len(w)) / s_x
+        in_steps = _largest(bias, len(w)) / s_x
+        scale = np.maximum(scale, np.where(in_steps > terms, in_steps / _LARGEST_BIAS, 0.0))
+        terms += in_steps
     return np.asarray(np.maximum(scale, terms / room))
 
 

@@ -1,7 +1,7 @@
 """Rows of the AVX512-VNNI convolution of images with few channels, whose kernel rows are one byte more than whole quads.
 
-Costs are cycles of one core, as in vnni.py; ``_LASTS`` those of gathering 64 bytes of a kernel row, ``_ROW`` what a row of
-the output takes besides.
+Costs are cycles of one core, as those of short runs in vnni.py; ``_LASTS`` those of gathering 64 bytes of a kernel row,
+``_ROW`` what a row of the output takes besides.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from qcc.backends.x86.lanes import source
 from qcc.ir.ops.conv import Conv2d
 
 SYMBOL = "qcc_s8_conv2d_stem_avx512vnni"
-LINES = 20  # kernel rows and quads of last bytes, at most
+QUADS = 128  # at most
 PIXEL = (4, 64)  # bytes from output pixel to pixel, least and most
-ROWS = {4: 6, 2: 12}  # pixels of a register tile, by its vectors of channels
+ROWS = {4: 3, 2: 6}  # pixels of a register tile, by its vectors of channels
 _SLACK = 64  # bytes read behind the image
 _QUAD = {4: 2.02, 2: 1.06}
-_REQUANTIZE = {4: 5.5, 2: 4.0}
+_REQUANTIZE = {4: 3.5, 2: 2.5}
 _LASTS = 1.5
 _ROW = 40.0
 _COPY = 32.0
@@ -41,12 +41,12 @@ def accepts(step: Step, vectors: int) -> str | None:
     pixel = op.strides[1] * channels
     if op.groups > 1 or tuple(op.dilations) != (1, 1):
         return "groups or dilation"
-    if width * channels % 4 != 1 or height + ceil(height / 4) > LINES:
+    if width * channels % 4 != 1 or _quads(height, width * channels) > QUADS:
         return f"kernel rows of {width * channels} bytes do not leave one over, or are too many"
     if not PIXEL[0] <= pixel <= PIXEL[1]:
         return f"output pixels see the image in steps of {pixel} bytes, not {PIXEL[0]} to {PIXEL[1]}"
-    if outputs % (vnni.LANES * vectors):
-        return f"{outputs} output channels are no multiple of {vnni.LANES * vectors}"
+    if ceil(outputs / vnni.LANES) % vectors:
+        return f"{outputs} output channels do not fill registers of {vnni.LANES * vectors}"
     return vnni.accepts_rounded(step)
 
 
@@ -87,7 +87,7 @@ def cost(step: Step, vectors: int) -> float:
     outputs, height, width, channels = step.root.input(1).type.shape
     _, rows, columns, _ = step.output.type.shape
     quads = _quads(height, width * channels)
-    each = outputs / (vnni.LANES * vectors) * (quads * _QUAD[vectors] + _REQUANTIZE[vectors])
+    each = ceil(outputs / (vnni.LANES * vectors)) * (quads * _QUAD[vectors] + _REQUANTIZE[vectors])
     gathered = height * ceil(columns * op.strides[1] * channels / 64) * _LASTS
     copied = step.root.input(0).type.elements / _COPY
     tiled = ceil(columns / ROWS[vectors]) * ROWS[vectors]

@@ -34,7 +34,7 @@ _QUAD = (0.70, 1.06, 1.55, 2.02)
 _REQUANTIZE = (3.5, 4.0, 7.0, 5.5)
 _RESIDUAL = (3.4, 3.0, 8.0, 7.5)
 _SHORT = ((0.56, 1.00, 1.52, 2.00), (3.1, 1.9, 2.7, 2.6), (2.2, 1.5, 2.8, 2.5))
-_SHORT_QUADS = range(4, 129)
+_SHORT_QUADS = 4, 128  # of a kernel row at least, of all at most
 _EXACT = 10.0  # cycles more for each vector, in 64 bits
 _COPY = 32.0
 _CALL = 60.0
@@ -264,7 +264,7 @@ def cost(step: Step, tile: Tile) -> float:
     shape, weights = step.output.type.shape, step.root.input(1).type.shape
     op = step.root.op
     pixels, outputs = step.output.type.elements // shape[-1] // tile.pixels, weights[0] * tile.pixels
-    quads, groups, copied, runs = ceil(weights[-1] / 4), 1, 0, 1
+    quads, groups, copied, lines, runs = ceil(weights[-1] / 4), 1, 0, 1, 1
     if isinstance(op, Conv2d):
         height, groups = weights[1], op.groups
         width = weights[2] + (tile.pixels - 1) * op.strides[1]
@@ -273,8 +273,9 @@ def cost(step: Step, tile: Tile) -> float:
         )
         if any(op.pads) or groups > 1 or weights[2] * weights[3] % 4:
             copied = step.root.input(0).type.elements
-        runs = height if op.dilations[1] == 1 else height * width
-    short = runs == 1 and not copied and not tile.exact and quads in _SHORT_QUADS
+        lines, runs = height, 1 if op.dilations[1] == 1 else width
+    short = runs == 1 and (copied > 0 or lines == 1) and not tile.exact
+    short &= quads >= _SHORT_QUADS[0] * lines and quads <= _SHORT_QUADS[1]
     cycles = _CALL + copied / _COPY
     for _, _, vectors in blocks(outputs // groups, tile.vectors):
         v = vectors - 1

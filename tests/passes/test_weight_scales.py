@@ -199,7 +199,7 @@ def test_tiny_weights_do_not_blow_up_the_multiplier() -> None:
     net, y = residual(weights=weights)
     stages = planned(net, y)
     data, ratio = multipliers(stages)
-    assert data.max() == LARGEST_SKIP_MULTIPLIER
+    assert data.max() == LARGEST_SKIP_MULTIPLIER == np.iinfo(np.int16).max
     np.testing.assert_allclose(data, ratio, rtol=1e-14)
 
 
@@ -233,6 +233,15 @@ def test_a_constant_skip_joins_in_32_bits(size: float) -> None:
 
 
 # ---------------------------------------------------------------------- sums beyond 32 bits
+def test_a_bias_that_outweighs_its_sums_leaves_float32_exact() -> None:
+    net = Net(1, 9)
+    weights = np.stack([np.full(9, 0.1), np.full(9, 1e-7)])
+    stages = planned(net, net.dense(net.x, 2, weights=weights, bias=np.array([5.0, 5.0])))
+    x, w = (qparams(stages["choose-qparams"], name).scale for name in ("x", "w"))
+    assert w[0] == pytest.approx(0.1 / 127, rel=1e-7)
+    assert 5.0 / (x[0] * w[1]) == pytest.approx(2.0**23, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["ones", "signs", "zero_point in the middle", "biased", "residual"])
 def test_a_sum_of_70000_products_is_rescaled_into_32_bits(kind: str) -> None:
     """256 * 127 * 70000 is 6 % beyond 2^31: the weights lose 6 % of their resolution, not the model."""

@@ -33,6 +33,9 @@
 #define QCC_UNROLL _Pragma("GCC unroll 64")
 #endif
 
+/* Where the uses of a vector are few, gcc would read it from memory for each of them, and loads would be the limit. */
+#define QCC_IN_REGISTER(x) __asm__("" : "+v"(x))
+
 /* Four int8 activations, repeated in all lanes, as uint8. */
 QCC_INLINE __m512i qcc_broadcast_u8(const int8_t *x) {
   int32_t word;

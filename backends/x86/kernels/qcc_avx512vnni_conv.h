@@ -18,9 +18,6 @@
 #define QCC_CONV_ROWS 16 /* the most pixels of a tile */
 #define QCC_CONV_HALF 12 /* vectors of half a tile */
 
-/* Where the uses of a vector are few, gcc would read it from memory for each of them, and loads would be the limit. */
-#define QCC_IN_REGISTER(x) __asm__("" : "+v"(x))
-
 /* Where the next tile begins. */
 typedef struct {
   const int8_t *x;
@@ -158,15 +155,16 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
   }
 }
 
-/* Whether qcc_conv_turns is for the image: one run of which a block's weights, up to 32 kB, stay in the level-1 cache. */
-QCC_INLINE int qcc_conv_short(const qcc_conv_image *image) {
-  return image->lines == 1 && image->runs == 1 && image->quads >= 4 && image->quads <= 128;
+/* Whether qcc_conv_turns is for the image: few taps, of which a block's weights, up to 32 kB, stay in the level-1 cache.
+ * (Several kernel rows are mostly those of a padded image, and for a single one gcc makes better code without the loop.) */
+QCC_INLINE int qcc_conv_short(const qcc_conv_image *image, int copied) {
+  return image->runs == 1 && (copied || image->lines == 1) && image->quads >= 4 && image->lines * image->quads <= 128;
 }
 
 /* Tiles of half the pixels, so that the sums of the tile before are in registers too: a processor sees about a hundred
  * instructions ahead, and would first requantize all of one tile and then multiply for the next; here they take turns. */
-QCC_INLINE void qcc_conv_turns(const int rows, const int vectors, const qcc_conv_image *whole, const qcc_conv_block *all,
-                               qcc_conv_place *begin, int32_t tiles) {
+QCC_INLINE void qcc_conv_turns(const int rows, const int vectors, const int copied, const qcc_conv_image *whole,
+                               const qcc_conv_block *all, qcc_conv_place *begin, int32_t tiles) {
   const int pixels = vectors > 2 ? 1 : 4 / vectors, turns = rows / pixels;
   const qcc_conv_image image = *whole; /* copies, which no store to the output changes */
   const qcc_conv_block block = *all;
@@ -197,10 +195,20 @@ QCC_INLINE void qcc_conv_turns(const int rows, const int vectors, const qcc_conv
         qcc_conv_finish(rows, vectors, i * pixels, rows, done, &image, &block, &place);
       }
       const int32_t to = i == turns - 1 ? quads : from + part;
-      qcc_conv_quads(rows, vectors, 0, start, from, to, block.weights, &place, acc);
+      qcc_conv_quads(rows, vectors, copied, start, from, to, block.weights, &place, acc);
       from = to;
     }
     place.later += vectors == 4 ? place.later_step * quads : 0;
+    const int8_t *w = block.weights;
+    for (int32_t a = copied && quads ? image.lines : 1; a > 1; --a) { /* the kernel rows behind the first */
+      w += 64 * vectors * (ptrdiff_t)quads;
+      QCC_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        start[r] += image.line_step;
+      }
+      qcc_conv_quads(rows, vectors, copied, start, 0, quads, w, &place, acc);
+      place.later += vectors == 4 ? place.later_step * quads : 0;
+    }
   }
   *begin = place;
 }
@@ -233,16 +241,18 @@ QCC_CONV_SIZES(6, 5, 4, 4)
 
 typedef void qcc_conv_turns_function(const qcc_conv_image *, const qcc_conv_block *, qcc_conv_place *, int32_t);
 
-#define QCC_CONV_TURNS(rows, vectors)                                                                              \
-  static void turns_of_##vectors(const qcc_conv_image *image, const qcc_conv_block *block, qcc_conv_place *place, \
-                                 int32_t tiles) {                                                                  \
-    qcc_conv_turns(rows, vectors, image, block, place, tiles);                                                     \
+#define QCC_CONV_TURNS(rows, vectors, copied)                                                                    \
+  static void turns_##vectors##_##copied(const qcc_conv_image *image, const qcc_conv_block *block,               \
+                                         qcc_conv_place *place, int32_t tiles) {                                 \
+    qcc_conv_turns(rows, vectors, copied, image, block, place, tiles);                                           \
   }
-QCC_CONV_TURNS(12, 1)
-QCC_CONV_TURNS(6, 2)
-QCC_CONV_TURNS(4, 3)
-QCC_CONV_TURNS(3, 4)
-static qcc_conv_turns_function *const turns_of[4] = {turns_of_1, turns_of_2, turns_of_3, turns_of_4};
+#define QCC_CONV_BOTH_TURNS(rows, vectors) QCC_CONV_TURNS(rows, vectors, 0) QCC_CONV_TURNS(rows, vectors, 1)
+QCC_CONV_BOTH_TURNS(12, 1)
+QCC_CONV_BOTH_TURNS(6, 2)
+QCC_CONV_BOTH_TURNS(4, 3)
+QCC_CONV_BOTH_TURNS(3, 4)
+static qcc_conv_turns_function *const turns_of[4][2] = {
+    {turns_1_0, turns_1_1}, {turns_2_0, turns_2_1}, {turns_3_0, turns_3_1}, {turns_4_0, turns_4_1}};
 
 /* All pixels of one block of channels: tiles that differ by one pixel at most, so that none is nearly empty. */
 static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_conv_image *image,
@@ -251,7 +261,7 @@ static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_co
   qcc_conv_function *const(*sizes)[2] =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
   int32_t turns = 0;
-  if (!QCC_CONV_EXACT && !copied && count > most && qcc_conv_short(image)) {
+  if (!QCC_CONV_EXACT && count > most && qcc_conv_short(image, copied)) {
     const int32_t rows = QCC_CONV_HALF / vectors;
     turns = (count - least) / rows;
     turns += count - turns * rows > most; /* what is left is one tile, of full size or partial */
@@ -264,7 +274,7 @@ static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_co
   }
   place->later_mask = !follows ? -1 : place->later_step < 64 ? 64 / place->later_step - 1 : 0;
   if (turns) {
-    turns_of[vectors - 1](image, block, place, turns);
+    turns_of[vectors - 1][copied](image, block, place, turns);
   }
   const int32_t few = count / tiles, more = count % tiles; /* `more` tiles have few + 1 pixels */
   if (few >= least && !QCC_CONV_EXACT) {

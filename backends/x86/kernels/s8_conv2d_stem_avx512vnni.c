@@ -7,110 +7,129 @@
  * input    int8[batch][input_height][input_width][input_channels]
  * weights  int8[blocks][quads][vectors][16][4]: blocks of `vectors` * 16 output channels in the order of
  *          qcc_avx512vnni_conv.h; the quads of all kernel rows, then those of their last bytes, zero behind the last row
- * bias     int32[output_channels], in that order, with -128 * sum(w) and the zero_point of the input folded in
+ * bias     int32[output_channels up to whole blocks], in that order, with -128 * sum(w) and the zero_point of the input
+ *          folded in
  * scale    float[as bias]: see single_rounding in vnni.py
  * output   int8[batch][output_height][output_width], pixels output_step bytes apart, each [output_channels]
  * workspace  uint8: the padded image, 64 bytes, and for each quad of last bytes one for each output pixel, stride_width *
- *          input_channels bytes apart, up to whole registers, and 12 more, which the last tile of a row may read
+ *          input_channels bytes apart, up to whole registers, and 6 more, which the last tile of a row may read
  *
- * kernel_width * input_channels is 4 * n + 1, stride_width * input_channels from 4 to 64; output_channels is a multiple of
- * `vectors` * 16, 2 or 4 vectors.
+ * kernel_width * input_channels is 4 * n + 1, stride_width * input_channels from 4 to 64; there are up to 128 quads; vectors
+ * is 2 or 4, and output_channels, up to a multiple of 16, a multiple of `vectors` * 16.
  * Reference: Conv2d.int_ref, Requantize.int_ref.
  */
 #include "qcc_avx512vnni.h"
 
-#define QCC_STEM_LINES 20 /* at most */
+#define QCC_STEM_QUADS 128 /* at most */
+#define QCC_STEM_HALF 12   /* vectors of half a tile */
 
 typedef struct {
-  int32_t lines, whole, run;    /* kernel rows and then quads of last bytes; only the former; quads of a kernel row */
-  ptrdiff_t at[QCC_STEM_LINES]; /* bytes from the first tap of a pixel to each of the lines */
+  int32_t quads;                /* of the kernel rows and then of their last bytes */
+  const ptrdiff_t *at;          /* bytes from the first tap of a pixel to each of them */
   ptrdiff_t pixel, output_step; /* bytes from pixel to pixel */
   const int8_t *weights;
   const int32_t *bias;
   const float *scale;
-  int32_t zero_point, low, high;
+  float integer; /* for qcc_requantize_bits: repeated from memory they need no vector unit */
+  int32_t bits, low, high;
+  __mmask64 lanes; /* the channels that exist */
 } qcc_stem;
 
 /* Four vectors of sums to 64 bytes: one pixel, or two of 32 channels. */
 QCC_INLINE void qcc_stem_store(const int vectors, const qcc_stem *s, const __m512i *sums, int8_t *output, const int both) {
-  const __m512 integer = _mm512_set1_ps((float)(0xC00000 + s->zero_point));
   __m512i q[4];
   QCC_UNROLL
   for (int i = 0; i < 4; ++i) {
-    q[i] = qcc_requantize_bits(sums[i], _mm512_loadu_ps(s->scale + 16 * (i % vectors)), integer,
-                               _mm512_set1_epi32(QCC_ROUNDED_BITS));
+    q[i] = qcc_requantize_bits(sums[i], _mm512_loadu_ps(s->scale + 16 * (i % vectors)), _mm512_set1_ps(s->integer),
+                               _mm512_set1_epi32(s->bits));
   }
   __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
   bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8((char)s->low));
   bytes = _mm512_min_epi8(bytes, _mm512_set1_epi8((char)s->high));
   if (vectors == 4) {
-    _mm512_storeu_si512(output, bytes);
+    _mm512_mask_storeu_epi8(output, s->lanes, bytes);
     return;
   }
   bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15), bytes);
-  _mm256_storeu_si256((__m256i *)(void *)output, _mm512_castsi512_si256(bytes));
+  _mm256_mask_storeu_epi8(output, (__mmask32)s->lanes, _mm512_castsi512_si256(bytes));
   if (both) {
-    _mm256_storeu_si256((__m256i *)(void *)(output + s->output_step), _mm512_extracti64x4_epi64(bytes, 1));
+    _mm256_mask_storeu_epi8(output + s->output_step, (__mmask32)s->lanes, _mm512_extracti64x4_epi64(bytes, 1));
   }
 }
 
-/* `width` pixels of a row, one block of channels. x: the first tap of the first pixel. The last tile computes what nobody
- * wants where the row ends within it. (With one loop over all quads, gcc would keep the sums in memory.) */
-QCC_INLINE void qcc_stem_pixels(const int rows, const int vectors, const qcc_stem *s, const uint8_t *x, int8_t *output,
-                                int32_t width) {
-  const ptrdiff_t pixel = s->pixel;
-  for (; width > 0; width -= rows, x += rows * pixel) {
-    __m512i acc[24];
+QCC_INLINE void qcc_stem_bias(const int rows, const int vectors, const int32_t *bias, __m512i *acc) {
+  QCC_UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    const __m512i b = _mm512_loadu_si512(bias + 16 * v);
+    QCC_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      acc[r * vectors + v] = b;
+    }
+  }
+}
+
+/* Adds quads `from` to `to` of the pixels from x on. */
+QCC_INLINE void qcc_stem_quads(const int rows, const int vectors, const qcc_stem *s, const uint8_t *x, int32_t from,
+                               int32_t to, __m512i *acc) {
+  const int8_t *w = s->weights + 64 * vectors * (ptrdiff_t)from;
+  for (int32_t k = from; k < to; ++k, w += 64 * vectors) {
+    const uint8_t *quad = x + s->at[k];
+    __m512i column[4];
     QCC_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      const __m512i b = _mm512_loadu_si512(s->bias + 16 * v);
-      QCC_UNROLL
-      for (int r = 0; r < rows; ++r) {
-        acc[r * vectors + v] = b;
-      }
-    }
-    const int8_t *w = s->weights;
-    for (int32_t a = 0; a < s->lines; ++a) {
-      const uint8_t *quad = x + s->at[a];
-      for (int32_t k = a < s->whole ? s->run : 1; k > 0; --k, quad += 4, w += 64 * vectors) {
-        __m512i column[4];
-        QCC_UNROLL
-        for (int v = 0; v < vectors; ++v) {
-          column[v] = _mm512_loadu_si512(w + 64 * v);
-        }
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r) {
-          int32_t word;
-          __builtin_memcpy(&word, quad + r * pixel, 4);
-          const __m512i row = _mm512_set1_epi32(word);
-          QCC_UNROLL
-          for (int v = 0; v < vectors; ++v) {
-            acc[r * vectors + v] = _mm512_dpbusd_epi32(acc[r * vectors + v], row, column[v]);
-          }
-        }
-      }
+      column[v] = _mm512_loadu_si512(w + 64 * v);
+      QCC_IN_REGISTER(column[v]);
     }
     QCC_UNROLL
-    for (int r = 0; r < rows; r += 4 / vectors) {
-      if (r < width) {
-        __m512i sums[4];
-        QCC_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          sums[i] = acc[r * vectors + i];
-        }
-        qcc_stem_store(vectors, s, sums, output, r + 1 < width);
-        output += 4 / vectors * s->output_step;
+    for (int r = 0; r < rows; ++r) {
+      int32_t word;
+      __builtin_memcpy(&word, quad + r * s->pixel, 4);
+      const __m512i row = _mm512_set1_epi32(word);
+      QCC_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        acc[r * vectors + v] = _mm512_dpbusd_epi32(acc[r * vectors + v], row, column[v]);
+        QCC_IN_REGISTER(acc[r * vectors + v]);
       }
+    }
+  }
+}
+
+/* `width` pixels of a row, one block of channels. x: the first tap of the first pixel. The products of a tile and the
+ * requantization of the tile before it take turns (see qcc_conv_turns). The last tile computes what nobody wants where the
+ * row ends within it. */
+QCC_INLINE void qcc_stem_pixels(const int rows, const int vectors, const qcc_stem *whole, const uint8_t *x, int8_t *output,
+                                int32_t width) {
+  const int pixels = 4 / vectors, turns = rows / pixels;
+  const qcc_stem s = *whole; /* a copy, which no store to the output changes */
+  const int32_t part = s.quads / turns;
+  __m512i acc[QCC_STEM_HALF], done[QCC_STEM_HALF];
+  qcc_stem_bias(rows, vectors, s.bias, acc);
+  qcc_stem_quads(rows, vectors, &s, x, 0, s.quads, acc);
+  for (; width > 0; width -= rows) {
+    const int32_t quads = width > rows ? s.quads : 0;
+    x += rows * s.pixel;
+    QCC_UNROLL
+    for (int i = 0; i < rows * vectors; ++i) {
+      done[i] = acc[i];
+    }
+    qcc_stem_bias(rows, vectors, s.bias, acc);
+    QCC_UNROLL
+    for (int i = 0; i < turns; ++i) {
+      if (i * pixels < width) {
+        qcc_stem_store(vectors, &s, done + 4 * i, output, i * pixels + 1 < width);
+        output += pixels * s.output_step;
+      }
+      qcc_stem_quads(rows, vectors, &s, x, quads ? i * part : 0, i == turns - 1 || !quads ? quads : (i + 1) * part, acc);
     }
   }
 }
 
 /* The same with sizes known to the compiler, so that the sums stay in registers. */
-static void pixels_6x4(const qcc_stem *s, const uint8_t *x, int8_t *output, int32_t width) {
-  qcc_stem_pixels(6, 4, s, x, output, width);
+static void pixels_3x4(const qcc_stem *s, const uint8_t *x, int8_t *output, int32_t width) {
+  qcc_stem_pixels(3, 4, s, x, output, width);
 }
-static void pixels_12x2(const qcc_stem *s, const uint8_t *x, int8_t *output, int32_t width) {
-  qcc_stem_pixels(12, 2, s, x, output, width);
+static void pixels_6x2(const qcc_stem *s, const uint8_t *x, int8_t *output, int32_t width) {
+  qcc_stem_pixels(6, 2, s, x, output, width);
 }
 
 /* `bytes` bytes of the quads of the last bytes of up to four kernel rows. Byte a of a pixel comes from row a, read from
@@ -172,17 +191,18 @@ void qcc_s8_conv2d_stem_avx512vnni(const qcc_avx512_conv_params *params, const i
   const ptrdiff_t bytes = (p->output_width * pixel + 63) / 64 * 64; /* of a row of quads of last bytes */
   uint8_t *image = (uint8_t *)workspace, *lasts = image + height * line + 64;
   uint8_t phases[64];
+  ptrdiff_t at[QCC_STEM_QUADS];
   qcc_stem s;
-  s.whole = p->kernel_height;
-  s.lines = p->kernel_height + (p->kernel_height + 3) / 4;
-  s.run = run;
+  s.quads = quads;
+  s.at = at;
   s.pixel = pixel;
   s.output_step = p->output_step;
-  s.zero_point = p->output_zero_point;
+  s.integer = (float)(0xC00000 + p->output_zero_point);
+  s.bits = QCC_ROUNDED_BITS;
   s.low = p->low;
   s.high = p->high;
-  for (int32_t a = 0; a < s.whole; ++a) {
-    s.at[a] = a * line;
+  for (int32_t k = 0; k < p->kernel_height * run; ++k) {
+    at[k] = k / run * line + k % run * 4;
   }
   for (int32_t i = 0; i < 64; ++i) {
     phases[i] = (uint8_t)(i % pixel);
@@ -194,13 +214,14 @@ void qcc_s8_conv2d_stem_avx512vnni(const qcc_avx512_conv_params *params, const i
       for (int32_t k = 0; 4 * k < p->kernel_height; ++k) {
         const int32_t rows = p->kernel_height - 4 * k < 4 ? p->kernel_height - 4 * k : 4;
         qcc_stem_lasts(x + 4 * (k * line + run), line, rows, pixel, bytes, phases, lasts + k * bytes);
-        s.at[s.whole + k] = lasts + k * bytes - x;
+        at[p->kernel_height * run + k] = lasts + k * bytes - x;
       }
       for (int32_t o = 0; o < p->output_channels; o += 16 * p->vectors) {
         s.weights = weights + (ptrdiff_t)o * 4 * quads;
         s.bias = bias + o;
         s.scale = scale + o;
-        (p->vectors == 4 ? pixels_6x4 : pixels_12x2)(&s, x, output + o, p->output_width);
+        s.lanes = ~(__mmask64)0 >> (p->output_channels - o < 64 ? 64 - (p->output_channels - o) : 0);
+        (p->vectors == 4 ? pixels_3x4 : pixels_6x2)(&s, x, output + o, p->output_width);
       }
     }
   }
