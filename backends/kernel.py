@@ -93,7 +93,8 @@ class Kernel:
     say how many); ``split``: how threads share a call, by default what backends/split.py has for ``params_type``;
     ``channel_block``: output channels in a block of the packed constants, of which each array has equal shares for every
     channel up to the size of ``bias``; 0 where threads cannot share the channels; ``uses_float``: the source of a kernel
-    for integers computes with floating-point numbers, as those do that requantize in float32.
+    for integers computes with floating-point numbers, as those do that requantize in float32; ``wide``: of a row whose dtype is
+    ``s8``: other tensors of the step may have 16 bits.
     """
 
     pattern: str
@@ -111,6 +112,7 @@ class Kernel:
     split: Split | None = None
     channel_block: int = 0
     uses_float: bool = False
+    wide: bool = False
 
     @property
     def label(self) -> str:

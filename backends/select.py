@@ -33,6 +33,8 @@ class Candidate:
     microseconds: float | None = None
 
 
+NARROW = "a tensor of the step has 16 bits"
+
 Order = Callable[[Step, tuple[Candidate, ...]], tuple[Candidate, ...]]
 
 
@@ -85,7 +87,7 @@ def _followers(graph: Graph, root: Node, float_fused: frozenset[str], taken: set
     if not root.op.accumulates:
         return found
     while (user := _only_user(graph, value)) is not None and id(user) not in taken:
-        if value.type.dtype is DType.S32:
+        if value.type.dtype.is_accumulator:
             if not (user.op.accumulates or isinstance(user.op, Requantize)):
                 break
         elif found or not isinstance(user.op, Clamp) or f"{root.op.name}+clamp" not in float_fused:
@@ -151,8 +153,10 @@ def rank(step: Step, rows: Sequence[Kernel]) -> tuple[tuple[Candidate, ...], tup
     """The rows that accept ``step``: higher priority first, then lower cost, then the order given; and the others."""
     candidates: list[Candidate] = []
     refused: list[Refusal] = []
+    wide = any(v.type.dtype is DType.S16 for v in (*step.inputs, step.output))
     for kernel in rows:
-        reason = kernel.accepts(step)
+        narrow = wide and kernel.dtype == "s8"
+        reason = NARROW if narrow and not kernel.wide else kernel.accepts(step)
         if reason is None:
             candidates.append(Candidate(kernel, kernel.estimate(step)))
         else:

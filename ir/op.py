@@ -77,7 +77,8 @@ class Op:
     ``chooses_qparams`` for integer ops whose result qparams are a free choice and not inferred;
     ``accepts_accumulator`` for ops that can take the s32 accumulator of a fused operand; ``folds_zero_point`` for
     ops with an attribute ``x_zero_point`` whose contribution to the accumulator is the same everywhere;
-    ``wide_result`` for ops whose s32 accumulator may also be written to memory as it is.
+    ``wide_result`` for ops whose s32 accumulator may also be written to memory as it is; ``wide_operands`` for ops whose
+    integer form also takes operands of 16 bits (others get them requantized to 8).
     """
 
     name: ClassVar[str]
@@ -88,6 +89,7 @@ class Op:
     accepts_accumulator: ClassVar[bool] = False
     folds_zero_point: ClassVar[bool] = False
     wide_result: ClassVar[bool] = False
+    wide_operands: ClassVar[bool] = False
 
     # ------------------------------------------------------------ every op
     def infer(self, *operands: TensorType | None) -> TensorType:

@@ -62,6 +62,15 @@ class QSpec:
                 options[name] = value
         return QSpec(**options)  # type: ignore[arg-type]
 
+    @staticmethod
+    def wide_activation(low: float, high: float) -> QParams:
+        """Symmetric s16 qparams for real [low, high], as TFLite's 16x8: scale = max(-low, high) / 32767."""
+        reach = max(-low, high)
+        if not np.isfinite(reach):
+            raise ValueError(f"range [{low}, {high}] is not finite")
+        scale = np.float32(max((reach or 1.0) / (2**15 - 1), SMALLEST_SCALE))
+        return QParams.per_tensor(float(scale), 0, "s16")
+
     @property
     def codes(self) -> tuple[int, int]:
         """Lowest and highest code of an activation."""

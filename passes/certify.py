@@ -68,6 +68,12 @@ def certify(
     return Certified(multiplier, shift, done)
 
 
+def nearest(real: NDArray[np.float64], bits: int) -> Certified:
+    """The multipliers of ``bits`` bits nearest to ``real`` (float64[C]), without certificates."""
+    pairs = np.array([quantize_multiplier(float(r), bits) for r in real], np.int64)
+    return Certified(pairs[:, 0], pairs[:, 1], np.zeros(real.size, np.bool_))
+
+
 def agrees_in_float32(
     multiplier: Integers,
     shift: Integers,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ from qcc.ir.op import Op
 from qcc.ir.qparams import QParams
 from qcc.ir.qspec import QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.weight_scales import skip_ratio, weight_scales
+from qcc.passes.weight_scales import materialized, skip_ratio, weight_scales
 
 SMALLEST_SKIP_MULTIPLIER = 4  # under it, matching the scales would cost a weight channel over 12 % resolution
 
@@ -31,7 +34,8 @@ class ChooseQParams(Pass):
     skip's scale is an integer multiple of the accumulator's; where that would cost too much the fusion is undone.
     ``qspec``: other bits, symmetry and granularity, as text of a QSpec. Fewer bits restrict the codes of what is
     computed in integers; graph inputs, results of float nodes and what an algorithm dictates keep 8.
-    Raises PassError where a value has no finite range, and where a weight or a bias is computed.
+    ``int16``: names of values (globs), see ``wide_values``; they are held in symmetric s16, with all that shares their qparams.
+    Raises PassError where a value has no finite range, where a weight or a bias is computed, and for a name of no value.
     """
 
     name = "choose-qparams"
@@ -40,19 +44,20 @@ class ChooseQParams(Pass):
     ensures = ("has_qparams",)
     exactness = "approximate"
     qspec: str = ""
+    int16: tuple[str, ...] = ()
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set qparams on types; constants used as weights are split, one for each use."""
         before, spec = [v.type for v in graph.values()], QSpec.parse(self.qspec)
-        dictated = _dictated(graph)
+        dictated, wide = _dictated(graph), wide_values(graph, self.int16)
         for members in _groups(graph, dictated):
-            qparams = dictated.get(id(members[0])) or _range_qparams(members, spec)
+            qparams = dictated.get(id(members[0])) or _range_qparams(members, spec, wide)
             for value in members:
                 value.type = value.type.with_qparams(qparams)
         notes: list[Note] = []
         for node in graph.nodes:
             if node.op.quant_rule().weight is not None:
-                notes.extend(_choose_weights(graph, node, spec))
+                notes.extend(_choose_weights(graph, node, spec, wide))
         return PassResult(before != [v.type for v in graph.values()], tuple(notes))
 
 
@@ -62,6 +67,27 @@ def activation_qparams(low: float, high: float, spec: QSpec | None = None) -> QP
         return (spec or QSpec()).activation(low, high)
     except ValueError as error:
         raise PassError(str(error)) from None
+
+
+def wide_values(graph: Graph, patterns: Iterable[str]) -> frozenset[str]:
+    """Names of the values of an annotated ``graph`` that names or globs choose.
+
+    A fused value stands for the one in which its chain is materialized. Raises PassError for a pattern without a match.
+    """
+    found: set[str] = set()
+    values = [*graph.inputs, *(n.output for n in graph.nodes)]
+    for pattern in patterns:
+        matched = [v for v in values if v.name == pattern or fnmatchcase(v.name, pattern)]
+        if not matched:
+            near = get_close_matches(pattern, [v.name for v in values], n=3)
+            raise PassError(
+                f"no value has a name like {pattern}",
+                hint=f"did you mean {' or '.join(near)}?"
+                if near
+                else "qcc opt prints the names of all values",
+            )
+        found.update(materialized(v).name for v in matched)
+    return frozenset(found)
 
 
 def has_integer_form(node: Node) -> bool:
@@ -135,8 +161,13 @@ def _holds(qparams: QParams, value: Value) -> bool:
     return value.range is not None and low - step <= value.range[0] and value.range[1] <= high + step
 
 
-def _range_qparams(members: list[Value], spec: QSpec) -> QParams:
+def _range_qparams(members: list[Value], spec: QSpec, wide: frozenset[str]) -> QParams:
     ranges = [_range(v) for v in members]
+    if any(v.name in wide for v in members):
+        try:
+            return QSpec.wide_activation(min(r[0] for r in ranges), max(r[1] for r in ranges))
+        except ValueError as error:
+            raise PassError(str(error)) from None
     if not all(v.producer is not None and has_integer_form(v.producer) for v in members):
         spec = replace(spec, a_bits=8, narrow=False)  # a float is quantized to the whole type
     return activation_qparams(min(r[0] for r in ranges), max(r[1] for r in ranges), spec)
@@ -149,13 +180,13 @@ def _range(value: Value) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- weights
-def _choose_weights(graph: Graph, node: Node, spec: QSpec) -> list[Note]:
+def _choose_weights(graph: Graph, node: Node, spec: QSpec, wide: frozenset[str]) -> list[Note]:
     _check_constants(node)
     ratio, notes = skip_ratio(node, spec), []
     if ratio is not None and float(ratio.min()) < SMALLEST_SKIP_MULTIPLIER:
         (user,) = node.output.users
         node.output.fused = False
-        node.output.type = node.output.type.with_qparams(_range_qparams([node.output], spec))
+        node.output.type = node.output.type.with_qparams(_range_qparams([node.output], spec, wide))
         reason = f"the skip's scale is only {ratio.min():.2f} times that of the accumulator"
         notes.append(Note(user.name, "fuse-residual", False, reason))
     _set_weight(graph, node, weight_scales(node, spec), spec)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.errors import PassError
+from qcc.ir.fixedpoint import multiplier_bits
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.interval import Interval
 from qcc.ir.ops.quant import Requantize
 from qcc.ir.types import DType, TensorType
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.certify import FLOAT32, certify
+from qcc.passes.certify import FLOAT32, certify, nearest
+
+WIDE_BITS = 43  # of an s64 accumulator: a multiplier of 20 bits is left, exact to a 16th of a step of 16 bits
 
 Known = Interval | NDArray[Any] | None
 
@@ -25,7 +27,8 @@ class PlanAccumulators(Pass):
 
     A requantize gets multiplier and shift (certified for the float32 fast path where the search finds one), the
     proven interval of its accumulator per channel, and the bits that hold every partial sum in any order.
-    Raises PassError where a partial sum could pass 32 bits.
+    An s64 accumulator that is proved to pass 32 bits gets multipliers of fewer bits, so that the product stays within 64.
+    Raises PassError where a partial sum could pass 32 bits, or one of s64 more than multipliers of 20 bits allow.
     """
 
     name = "plan-accumulators"
@@ -85,16 +88,17 @@ def _full(value: Value) -> Interval:
 def _partial_sums(node: Node, known: list[Known], bounds: dict[int, int]) -> int:
     """Bound of |partial sum| of this node, plus what its own accumulator operand may have passed through.
 
-    Raises PassError where it does not fit 32 bits.
+    Raises PassError where it does not fit 32 bits, or WIDE_BITS in s64.
     """
     bound = node.op.partial_sum_bound(node.signature, *known)
     for value, operand in zip(node.inputs, known, strict=True):
         if value is not None and id(value) in bounds and isinstance(operand, Interval):
             reached = int(max(-operand.low.min(), operand.high.max(), 0))
             bound += max(0, bounds[id(value)] - reached)
-    if bound >= 2**31:
+    bits = WIDE_BITS if node.output.type.dtype is DType.S64 else 32
+    if bound >= 2 ** (bits - 1):
         raise PassError(
-            f"%{node.name}: a partial sum may reach {bound}, which does not fit 32 bits",
+            f"%{node.name}: a partial sum may reach {bound}, which does not fit {bits} bits",
             node.location,
             "use a coarser weight scale or split the reduction",
         )
@@ -112,9 +116,12 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None) -> Note:
     real = node.op.real_multipliers(node.signature)
     # one multiplier for all channels must hold for the widest interval
     across = acc if real.size > 1 else acc.over_channels(1)
-    chosen = certify(real, across.low, across.high, result.zero_point, node.op.low, node.op.high)
-    proved = bool(chosen.certified.all())
     reached = int(max(-acc.low.min(), acc.high.max(), 1)) if bound is None else bound
+    if x.type.dtype is DType.S64 or node.output.type.dtype is not DType.S8:
+        chosen = nearest(real, multiplier_bits(reached))  # no fast path computes with 16 bits
+    else:
+        chosen = certify(real, across.low, across.high, result.zero_point, node.op.low, node.op.high)
+    proved = bool(chosen.certified.all())
     node.op = replace(
         node.op, certified=(FLOAT32,) if proved else (), accumulator_bits=reached.bit_length() + 1
     )
@@ -124,14 +131,16 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None) -> Note:
         ("acc_min", acc.low),
         ("acc_max", acc.high),
     )
-    graph.set_inputs(
-        node,
-        [x, *(_constant(graph, data.astype(np.int32), f"{node.name}.{name}") for name, data in operands)],
+    wide = DType.S64 if x.type.dtype is DType.S64 else DType.S32
+    constants = (
+        _constant(graph, data, f"{node.name}.{name}", wide if name.startswith("acc") else DType.S32)
+        for name, data in operands
     )
+    graph.set_inputs(node, [x, *constants])
     open_ = int((~chosen.certified).sum())
     reason = "" if proved else f"{open_} of {real.size} channels have no certificate"
     return Note(node.name, "certify-f32", proved, reason)
 
 
-def _constant(graph: Graph, data: NDArray[Any], name: str) -> Value:
-    return graph.constant(data, name, TensorType(DType.S32, data.shape))
+def _constant(graph: Graph, data: NDArray[Any], name: str, dtype: DType) -> Value:
+    return graph.constant(data.astype(dtype.numpy), name, TensorType(dtype, data.shape))

@@ -182,7 +182,7 @@ def _absorb(graph: Graph, user: Node, value: Value, dead: Mask, interval: Interv
     )  # [O, C]; zeros where no single value is proved
     added = bias.data.astype(np.int64) + (per_channel[:, dead] * interval.low[dead]).sum(axis=1)
     kept = np.ascontiguousarray(weight.data[..., ~dead])
-    graph.set_input(user, rule.bias, graph.constant(added.astype(np.int32), bias.name, bias.type))
+    graph.set_input(user, rule.bias, graph.constant(added.astype(bias.data.dtype), bias.name, bias.type))
     graph.set_input(user, rule.weight, graph.constant(kept, weight.name, weight.type.with_shape(kept.shape)))
 
 

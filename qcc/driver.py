@@ -115,8 +115,10 @@ def quantize_pipeline(options: CompileOptions) -> str:
         (
             "fuse-epilogues",
             f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}",
-            f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams",
-            f"quantize-ops{{strict={str(options.strict).lower()}}}",
+            _pass("choose-qparams", qspec, _names("int16", options.int16)),
+            _pass(
+                "quantize-ops", f"strict={str(options.strict).lower()}", _names("floats", options.float_nodes)
+            ),
             "fold-zero-points",
             "plan-accumulators",
             f"remove-dead-channels{{granularity={granularity}}}"
@@ -124,6 +126,15 @@ def quantize_pipeline(options: CompileOptions) -> str:
             else "remove-dead-channels",
         )
     )
+
+
+def _names(option: str, names: tuple[str, ...]) -> str:
+    return f"{option}={json.dumps(names)}" if names else ""
+
+
+def _pass(name: str, *options: str) -> str:
+    given = " ".join(filter(None, options))
+    return f"{name}{{{given}}}" if given else name
 
 
 def _pipeline(stage: str, options: CompileOptions) -> str:

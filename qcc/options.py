@@ -24,6 +24,7 @@ class CompileOptions:
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
+    ``int16``: names of values (globs) held in 16 bits; ("*",) for all. ``float_nodes``: names of nodes that stay in float.
     ``stats``: a file of statistics that takes the place of calibration data; ``save_stats``: where to write one.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
@@ -43,6 +44,8 @@ class CompileOptions:
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
     qspec: str = ""
+    int16: tuple[str, ...] = ()
+    float_nodes: tuple[str, ...] = ()
     stats: Path | None = None
     save_stats: Path | None = None
     weights: Form = "auto"

@@ -12,6 +12,7 @@ from qcc.backends.scalar import (
     movement,
     products,
     reduction,
+    wide,
     window,
 )
 
@@ -25,4 +26,5 @@ KERNELS: tuple[Kernel, ...] = (
     *conversion.KERNELS,
     *movement.KERNELS,
     *float_elementwise.KERNELS,
+    *wide.KERNELS,
 )

@@ -1,0 +1,381 @@
+"""Rows of steps with tensors of 16 bits. Types are parameters: one kernel takes every mixture of 8 and 16 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.backends.kernel import Call, Kernel, Step
+from qcc.backends.scalar import elementwise, products, reduction, window
+from qcc.backends.scalar.convolution import geometry, skip_operand
+from qcc.backends.scalar.lowering import (
+    Params,
+    constant,
+    requantize_constants,
+    requantize_params,
+    source,
+    zero_point,
+)
+from qcc.ir.graph import Value
+from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.conv_transpose import ConvTranspose2d
+from qcc.ir.ops.dense import Dense
+
+RUN = 512  # QCC_WIDE_RUN in qcc_wide.h
+Accepts = Callable[[Step], str | None]
+
+
+def _is_wide(step: Step) -> bool:
+    return any(v.type.dtype.value == "s16" for v in (*step.inputs, step.output))
+
+
+def _bytes(value: Value | None) -> int:
+    """1 or 2; 1 for what is absent or constant."""
+    return 1 if value is None or value.is_constant else value.type.dtype.bytes
+
+
+def _inserted(params: Mapping[str, Any], before: str, fields: Mapping[str, int]) -> Params:
+    """``params`` with ``fields`` in front of one of them: the order is that of the struct."""
+    made: Params = {}
+    for name, value in params.items():
+        if name == before:
+            made.update(fields)
+        made[name] = value
+    return made
+
+
+def accepts_wide(step: Step) -> str | None:
+    """Some tensor of 16 bits: 8-bit kernels do the rest."""
+    return None if _is_wide(step) else "no tensor of the step has 16 bits"
+
+
+def accepts_convolution(step: Step) -> str | None:
+    """A residual operand, if any, of the output's shape (a constant one: a value per channel or less)."""
+    for node in step.fused[:-1]:
+        index = 1 if node.input(0) is step.root.output else 0
+        skip = node.input(index)
+        if constant(node, ("a_multiplier", "b_multiplier")[1 - index]) is not None:
+            return "the sum scales the accumulator"
+        if skip.data is not None and skip.data.size not in (1, step.output.type.shape[-1]):
+            return "the constant that is added is not per channel"
+        if skip.data is None and skip.type.shape != step.output.type.shape:
+            return f"the residual operand is {skip.type}, not of the output's shape"
+    return accepts_wide(step)
+
+
+def accepts_depthwise(step: Step) -> str | None:
+    """One input channel for each output channel, and so few taps that int32 holds their sum."""
+    op, weights = step.root.op, constant(step.root, "w")
+    assert isinstance(op, Conv2d)
+    assert weights is not None
+    channels = step.root.input(0).type.shape[-1]
+    if op.groups != channels or step.output.type.shape[-1] != channels:
+        return "not depthwise: groups, input channels and output channels differ"
+    if weights[0].size > RUN:
+        return f"{weights[0].size} taps, the kernel has {RUN}"
+    return accepts_convolution(step)
+
+
+def accepts_binary(step: Step) -> str | None:
+    """As of the kernels of 8 bits: two activations or one and a constant."""
+    values = (step.root.input(0), step.root.input(1))
+    if all(v.is_constant for v in values):
+        return "both operands are constant"
+    return accepts_wide(step) or elementwise.accepts_axes(step)
+
+
+def accepts_equal_shapes(step: Step) -> str | None:
+    """As accepts_binary, without broadcasting of activations."""
+    if any(v.type.shape != step.output.type.shape for v in step.inputs):
+        return "an operand is broadcast"
+    return accepts_binary(step)
+
+
+def lower_conv2d(step: Step) -> Call:
+    """wide_conv2d_scalar: weights stay [O, KH, KW, C/groups]."""
+    op, weights = step.root.op, constant(step.root, "w")
+    assert isinstance(op, Conv2d)
+    assert weights is not None
+    return _convolution(step, geometry(step, op, weights), weights, op.x_zero_point, op.pad_value, op.groups)
+
+
+def lower_depthwise(step: Step) -> Call:
+    """wide_depthwise_conv2d_scalar: weights become [KH, KW, C]."""
+    call = lower_conv2d(step)
+    weights = call.constants["weights"]
+    assert weights is not None
+    packed = np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0))
+    return replace(call, constants={**call.constants, "weights": packed})
+
+
+def lower_dense(step: Step) -> Call:
+    """wide_conv2d_scalar: a row of pixels, one for each vector, and filters of one tap."""
+    op, weights = step.root.op, constant(step.root, "w")
+    assert isinstance(op, Dense)
+    assert weights is not None
+    outputs, depth = weights.shape
+    rows = step.root.input(0).type.elements // depth
+    shape: Params = {"batch": 1}
+    for side, channels in (("input", depth), ("output", outputs)):
+        shape |= {f"{side}_height": 1, f"{side}_width": rows, f"{side}_channels": channels}
+    for name in ("kernel", "stride", "dilation"):
+        shape |= {f"{name}_height": 1, f"{name}_width": 1}
+    return _convolution(step, {**shape, "pad_top": 0, "pad_left": 0}, weights, op.x_zero_point, 0, 1)
+
+
+def _convolution(
+    step: Step,
+    shape: Mapping[str, Any],
+    weights: NDArray[Any],
+    x_zero_point: int,
+    pad_value: int,
+    groups: int,
+) -> Call:
+    x = step.root.input(0)
+    skip, skip_multiplier, term = skip_operand(step)
+    params: Params = {
+        **shape,
+        "pad_value": pad_value,
+        "groups": groups,
+        "input_bytes": _bytes(x),
+        "skip_bytes": _bytes(skip),
+        "output_bytes": _bytes(step.output),
+        "skip_zero_point": zero_point(skip) if skip else 0,
+        **requantize_params(step),
+    }
+    bias = constant(step.root, "bias")
+    sums = weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
+    total = (0 if bias is None else bias.astype(np.int64)) - x_zero_point * sums + term
+    constants = {
+        "weights": np.ascontiguousarray(weights),
+        "bias": np.asarray(total, np.int64),
+        "skip_multiplier": skip_multiplier,
+        **requantize_constants(step, step.output.type.shape[-1]),
+    }
+    return Call(params, constants, inputs=(x, skip))
+
+
+def lower_conv_transpose2d(step: Step) -> Call:
+    """wide_conv_transpose2d_scalar: weights as they are, the zero_point as a parameter."""
+    op, weights = step.root.op, constant(step.root, "w")
+    assert isinstance(op, ConvTranspose2d)
+    assert weights is not None
+    call = _convolution(step, geometry(step, op, weights), weights, 0, 0, op.groups)
+    params: Params = {k: v for k, v in call.params.items() if k != "pad_value"}
+    return replace(call, params=_inserted(params, "skip_zero_point", {"input_zero_point": op.x_zero_point}))
+
+
+def lower_matmul(step: Step) -> Call:
+    """wide_matmul_scalar."""
+    call = products.lower_s8_matmul(step)
+    a, b = step.root.input(0), step.root.input(1)
+    sizes = {"a_bytes": _bytes(a), "b_bytes": _bytes(b), "output_bytes": _bytes(step.output)}
+    return replace(call, params=_inserted(call.params, "a_zero_point", sizes))
+
+
+def lower_add(step: Step) -> Call:
+    """wide_add_scalar."""
+    order = (1, 0) if step.root.input(0).is_constant else (0, 1)
+    factors = [elementwise.operand_factors(step, index) for index in order]
+    constants: dict[str, NDArray[Any] | None] = {
+        "constant": None,
+        "a_multiplier": factors[0],
+        "b_multiplier": factors[1],
+    }
+    if step.root.input(order[1]).is_constant:
+        data = constant(step.root, ("a_multiplier", "b_multiplier")[order[1]])
+        scaled = elementwise.centred(step, order[1]) * (1 if data is None else data.astype(np.int64))
+        constants |= {"constant": scaled, "b_multiplier": None}
+    return _binary(step, order, constants)
+
+
+def lower_mul(step: Step) -> Call:
+    """wide_mul_scalar."""
+    order = (1, 0) if step.root.input(0).is_constant else (0, 1)
+    other = step.root.input(order[1]).is_constant
+    return _binary(
+        step, order, {"constant": elementwise.centred(step, order[1]).astype(np.int16) if other else None}
+    )
+
+
+def _binary(step: Step, order: tuple[int, int], constants: Mapping[str, NDArray[Any] | None]) -> Call:
+    a, b = (step.root.input(i) for i in order)
+    sizes = {"a_bytes": _bytes(a), "b_bytes": _bytes(b), "output_bytes": _bytes(step.output)}
+    params = _inserted(elementwise.binary_params(step, order), "output_zero_point", sizes)
+    requantize = requantize_constants(step, elementwise.requantize_channels(step))
+    return Call(params, {**constants, **requantize}, inputs=(a, None if b.is_constant else b))
+
+
+def _typed(lower: Callable[[Step], Call], before: str) -> Callable[[Step], Call]:
+    """The call of the 8-bit kernel with the sizes of the types in front of one of its params."""
+
+    def lowered(step: Step) -> Call:
+        call = lower(step)
+        sizes = {"input_bytes": _bytes(step.root.input(0)), "output_bytes": _bytes(step.output)}
+        return replace(call, params=_inserted(call.params, before, sizes))
+
+    return lowered
+
+
+def lower_table(step: Step) -> Call:
+    """wide_table_scalar: one table, or one for each channel."""
+    table = constant(step.root, "table")
+    assert table is not None
+    channels = len(table) if table.ndim == 2 else 1
+    params = {"rows": step.output.type.elements // channels, "channels": channels}
+    return Call(params, {"table": table}, inputs=(step.root.input(0),))
+
+
+def accepts_quantize(step: Step) -> str | None:
+    """To s16."""
+    return (
+        None
+        if step.output.type.dtype.value == "s16"
+        else f"the result is {step.output.type.dtype.value}, not s16"
+    )
+
+
+def lower_quantize(step: Step) -> Call:
+    """f32_quantize_wide_scalar."""
+    return _conversion(step.output)
+
+
+def lower_dequantize(step: Step) -> Call:
+    """s16_dequantize_scalar."""
+    return _conversion(step.root.input(0))
+
+
+def _conversion(value: Value) -> Call:
+    qparams = value.type.qparams
+    assert qparams is not None
+    return Call({"count": value.type.elements, "scale": float(np.float32(qparams.scale[0]))})
+
+
+def _rows(
+    patterns: Sequence[str],
+    symbol: str,
+    params_type: str,
+    lower: Callable[[Step], Call],
+    accepts: Accepts = accepts_wide,
+    **fields: Any,
+) -> tuple[Kernel, ...]:
+    """A row for each pattern and type of input 0."""
+    return tuple(
+        Kernel(pattern, dtype, symbol, params_type, source(symbol), lower, accepts, wide=True, **fields)
+        for pattern in patterns
+        for dtype in ("s8", "s16")
+    )
+
+
+def _with_skip(root: str) -> tuple[str, ...]:
+    return tuple(f"{root}{middle}+requantize" for middle in ("", "+add", "+sub"))
+
+
+def _row(
+    pattern: str, dtype: str, symbol: str, params_type: str, lower: Any, accepts: Any = lambda _: None
+) -> Kernel:
+    return Kernel(pattern, dtype, symbol, params_type, source(symbol), lower, accepts, wide=True)
+
+
+def _binary_rows(patterns: Sequence[str], symbol: str, lower: Callable[[Step], Call]) -> tuple[Kernel, ...]:
+    """Rows in place, and rows for operands that are broadcast: 16 bits of those may be as many bytes as the output."""
+    params = "qcc_wide_binary_params"
+    return (
+        *_rows(patterns, symbol, params, lower, accepts_equal_shapes, priority=1, in_place=(0, 1)),
+        *_rows(patterns, symbol, params, lower, accepts_binary),
+    )
+
+
+CONV = "qcc_wide_conv2d_params"
+KERNELS: tuple[Kernel, ...] = (
+    *_rows(
+        _with_skip("conv2d"), "qcc_wide_conv2d_scalar", CONV, lower_conv2d, accepts_convolution, in_place=(1,)
+    ),
+    *_rows(
+        _with_skip("conv2d"),
+        "qcc_wide_depthwise_conv2d_scalar",
+        CONV,
+        lower_depthwise,
+        accepts_depthwise,
+        priority=1,
+        in_place=(1,),
+    ),
+    *_rows(
+        _with_skip("dense"), "qcc_wide_conv2d_scalar", CONV, lower_dense, accepts_convolution, in_place=(1,)
+    ),
+    *_rows(
+        _with_skip("conv_transpose2d"),
+        "qcc_wide_conv_transpose2d_scalar",
+        "qcc_wide_conv_transpose2d_params",
+        lower_conv_transpose2d,
+        accepts_convolution,
+        in_place=(1,),
+    ),
+    *_rows(
+        ("matmul+requantize",),
+        "qcc_wide_matmul_scalar",
+        "qcc_wide_matmul_params",
+        lower_matmul,
+        lambda step: accepts_wide(step) or products.accepts_matmul(step),
+    ),
+    *_rows(
+        ("resize_linear+requantize",),
+        "qcc_wide_resize_linear_scalar",
+        "qcc_wide_resize_linear_params",
+        _typed(window.lower_s8_resize_linear, "input_zero_point"),
+    ),
+    *_binary_rows(("add+requantize", "sub+requantize"), "qcc_wide_add_scalar", lower_add),
+    *_binary_rows(("mul+requantize",), "qcc_wide_mul_scalar", lower_mul),
+    *_rows(
+        ("requantize",),
+        "qcc_wide_requantize_scalar",
+        "qcc_wide_requantize_params",
+        _typed(elementwise.lower_requantize, "input_zero_point"),
+        in_place=True,
+    ),
+    *_rows(
+        ("avg_pool2d+requantize",),
+        "qcc_wide_avg_pool2d_scalar",
+        "qcc_wide_avg_pool2d_params",
+        _typed(window.lower_s8_avg_pool2d, "input_zero_point"),
+    ),
+    *_rows(
+        ("reduce_mean+requantize", "reduce_sum+requantize"),
+        "qcc_wide_reduce_sum_scalar",
+        "qcc_wide_reduce_sum_params",
+        _typed(reduction.lower_s8_sum, "bias"),
+        lambda step: accepts_wide(step) or reduction.accepts_reduce(step),
+    ),
+    _row("table", "s8", "qcc_wide_table_scalar", "qcc_wide_table_params", lower_table, accepts_wide),
+    _row(
+        "max_pool2d",
+        "s16",
+        "qcc_s16_max_pool2d_scalar",
+        "qcc_wide_max_pool2d_params",
+        window.lower_max_pool2d,
+    ),
+    *(
+        _row(
+            name,
+            "s16",
+            "qcc_s16_reduce_extreme_scalar",
+            "qcc_wide_reduce_extreme_params",
+            reduction.lower_s8_extreme,
+            reduction.accepts_reduce,
+        )
+        for name in ("reduce_max", "reduce_min")
+    ),
+    _row(
+        "quantize",
+        "f32",
+        "qcc_f32_quantize_wide_scalar",
+        "qcc_wide_quantize_params",
+        lower_quantize,
+        accepts_quantize,
+    ),
+    _row("dequantize", "s16", "qcc_s16_dequantize_scalar", "qcc_wide_quantize_params", lower_dequantize),
+)
