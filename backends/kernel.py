@@ -94,7 +94,7 @@ class Kernel:
     ``channel_block``: output channels in a block of the packed constants, of which each array has equal shares for every
     channel up to the size of ``bias``; 0 where threads cannot share the channels; ``uses_float``: the source of a kernel
     for integers computes with floating-point numbers, as those do that requantize in float32; ``wide``: of a row whose dtype is
-    ``s8``: other tensors of the step may have 16 bits.
+    ``s8`` or ``s32``: other tensors of the step may have 16 bits.
     """
 
     pattern: str

@@ -155,8 +155,10 @@ def rank(step: Step, rows: Sequence[Kernel]) -> tuple[tuple[Candidate, ...], tup
     refused: list[Refusal] = []
     wide = any(v.type.dtype is DType.S16 for v in (*step.inputs, step.output))
     for kernel in rows:
-        narrow = wide and kernel.dtype == "s8"
-        reason = NARROW if narrow and not kernel.wide else kernel.accepts(step)
+        mixed = kernel.dtype in ("s8", "s32")
+        if mixed and kernel.wide and not wide:
+            continue  # kernels of 8 bits do it
+        reason = NARROW if mixed and wide and not kernel.wide else kernel.accepts(step)
         if reason is None:
             candidates.append(Candidate(kernel, kernel.estimate(step)))
         else:

@@ -49,7 +49,7 @@ class QuantRule:
     ``weight``: index of the operand quantized symmetrically per channel of ``weight_axis`` (None: no weight).
     ``bias``: index of the operand that becomes s32 at the accumulator's scale.
     ``shares``: result and all data operands have the same qparams (concat, pooling, reshape).
-    ``result``: qparams the integer algorithm dictates for the result (softmax).
+    ``result``, ``wide_result``: qparams the integer algorithm dictates for the result (softmax), in 8 and in 16 bits.
     """
 
     weight: int | None = None
@@ -57,6 +57,7 @@ class QuantRule:
     bias: int | None = None
     shares: bool = False
     result: QParams | None = None
+    wide_result: QParams | None = None
 
 
 @dataclass(frozen=True)

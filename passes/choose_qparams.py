@@ -49,7 +49,8 @@ class ChooseQParams(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Set qparams on types; constants used as weights are split, one for each use."""
         before, spec = [v.type for v in graph.values()], QSpec.parse(self.qspec)
-        dictated, wide = _dictated(graph), wide_values(graph, self.int16)
+        wide = wide_values(graph, self.int16)
+        dictated = _dictated(graph, wide)
         for members in _groups(graph, dictated):
             qparams = dictated.get(id(members[0])) or _range_qparams(members, spec, wide)
             for value in members:
@@ -139,13 +140,13 @@ def _quantized(graph: Graph) -> list[Value]:
     ]
 
 
-def _dictated(graph: Graph) -> dict[int, QParams]:
+def _dictated(graph: Graph, wide: frozenset[str]) -> dict[int, QParams]:
     """By id(value): qparams that an integer algorithm imposes, also on what only moves its results."""
     found: dict[int, QParams] = {}
     for node in graph.nodes:
         rule = node.op.quant_rule()
         if rule.result is not None:
-            found[id(node.output)] = rule.result
+            found[id(node.output)] = (_is_wanted(node.output, wide) and rule.wide_result) or rule.result
         if not rule.shares:
             continue
         operands = {found.get(id(v)) for v in node.inputs if v is not None and not v.is_constant}
@@ -153,6 +154,12 @@ def _dictated(graph: Graph) -> dict[int, QParams]:
         if qparams is not None and _holds(qparams, node.output):
             found[id(node.output)] = qparams
     return found
+
+
+def _is_wanted(value: Value, wide: frozenset[str]) -> bool:
+    """Whether 16 bits are chosen for ``value``, or for what it is moved into."""
+    moved = (u.output for u in value.users if u.op.quant_rule().shares)
+    return value.name in wide or any(_is_wanted(v, wide) for v in moved)
 
 
 def _holds(qparams: QParams, value: Value) -> bool:

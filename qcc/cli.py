@@ -108,6 +108,19 @@ def main() -> None:
     help="Bits and scales, such as: activations=symmetric weights=per-tensor a_bits=6 w_bits=4 narrow=true.",
 )
 @click.option(
+    "--int16",
+    multiple=True,
+    metavar="GLOB",
+    help="Hold the tensors whose names match in 16 bits (repeatable; '*': all of them).",
+)
+@click.option(
+    "--float",
+    "float_nodes",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave the nodes whose names match in float (repeatable).",
+)
+@click.option(
     "--stats", type=path_type, metavar="FILE", help="Statistics of an earlier run, in place of --calib."
 )
 @click.option(

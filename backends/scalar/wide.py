@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
-from qcc.backends.scalar import elementwise, products, reduction, window
+from qcc.backends.scalar import accumulators, elementwise, products, reduction, window
 from qcc.backends.scalar.convolution import geometry, skip_operand
 from qcc.backends.scalar.lowering import (
     Params,
@@ -24,13 +24,10 @@ from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.conv_transpose import ConvTranspose2d
 from qcc.ir.ops.dense import Dense
+from qcc.ir.ops.softmax import WideSoftmax
 
 RUN = 512  # QCC_WIDE_RUN in qcc_wide.h
 Accepts = Callable[[Step], str | None]
-
-
-def _is_wide(step: Step) -> bool:
-    return any(v.type.dtype.value == "s16" for v in (*step.inputs, step.output))
 
 
 def _bytes(value: Value | None) -> int:
@@ -48,11 +45,6 @@ def _inserted(params: Mapping[str, Any], before: str, fields: Mapping[str, int])
     return made
 
 
-def accepts_wide(step: Step) -> str | None:
-    """Some tensor of 16 bits: 8-bit kernels do the rest."""
-    return None if _is_wide(step) else "no tensor of the step has 16 bits"
-
-
 def accepts_convolution(step: Step) -> str | None:
     """A residual operand, if any, of the output's shape (a constant one: a value per channel or less)."""
     for node in step.fused[:-1]:
@@ -64,7 +56,7 @@ def accepts_convolution(step: Step) -> str | None:
             return "the constant that is added is not per channel"
         if skip.data is None and skip.type.shape != step.output.type.shape:
             return f"the residual operand is {skip.type}, not of the output's shape"
-    return accepts_wide(step)
+    return None
 
 
 def accepts_depthwise(step: Step) -> str | None:
@@ -85,7 +77,7 @@ def accepts_binary(step: Step) -> str | None:
     values = (step.root.input(0), step.root.input(1))
     if all(v.is_constant for v in values):
         return "both operands are constant"
-    return accepts_wide(step) or elementwise.accepts_axes(step)
+    return elementwise.accepts_axes(step)
 
 
 def accepts_equal_shapes(step: Step) -> str | None:
@@ -230,6 +222,32 @@ def lower_table(step: Step) -> Call:
     return Call(params, {"table": table}, inputs=(step.root.input(0),))
 
 
+def lower_softmax(step: Step) -> Call:
+    """wide_softmax_scalar."""
+    op, call = step.root.op, accumulators.lower_softmax(step)
+    assert isinstance(op, WideSoftmax)
+    return Call(
+        {
+            **call.params,
+            "input_bytes": step.root.input(0).type.dtype.bytes,
+            "output_bytes": _bytes(step.output),
+            "bits": op.bits,
+            "output_zero_point": zero_point(step.output),
+        },
+        call.constants,
+    )
+
+
+def lower_dense_accumulator(step: Step) -> Call:
+    """wide_dense_accumulator_scalar: weights stay [N, K], all leading axes are rows."""
+    weights, bias = constant(step.root, "w"), constant(step.root, "bias")
+    assert weights is not None
+    outputs, inputs = weights.shape
+    rows = step.root.input(0).type.elements // inputs
+    params = {"rows": rows, "input_channels": inputs, "output_channels": outputs}
+    return Call(params, {"weights": weights, "bias": np.zeros(outputs, np.int64) if bias is None else bias})
+
+
 def accepts_quantize(step: Step) -> str | None:
     """To s16."""
     return (
@@ -260,7 +278,7 @@ def _rows(
     symbol: str,
     params_type: str,
     lower: Callable[[Step], Call],
-    accepts: Accepts = accepts_wide,
+    accepts: Accepts = lambda _: None,
     **fields: Any,
 ) -> tuple[Kernel, ...]:
     """A row for each pattern and type of input 0."""
@@ -320,7 +338,7 @@ KERNELS: tuple[Kernel, ...] = (
         "qcc_wide_matmul_scalar",
         "qcc_wide_matmul_params",
         lower_matmul,
-        lambda step: accepts_wide(step) or products.accepts_matmul(step),
+        products.accepts_matmul,
     ),
     *_rows(
         ("resize_linear+requantize",),
@@ -348,9 +366,9 @@ KERNELS: tuple[Kernel, ...] = (
         "qcc_wide_reduce_sum_scalar",
         "qcc_wide_reduce_sum_params",
         _typed(reduction.lower_s8_sum, "bias"),
-        lambda step: accepts_wide(step) or reduction.accepts_reduce(step),
+        reduction.accepts_reduce,
     ),
-    _row("table", "s8", "qcc_wide_table_scalar", "qcc_wide_table_params", lower_table, accepts_wide),
+    _row("table", "s8", "qcc_wide_table_scalar", "qcc_wide_table_params", lower_table),
     _row(
         "max_pool2d",
         "s16",
@@ -376,6 +394,28 @@ KERNELS: tuple[Kernel, ...] = (
         "qcc_wide_quantize_params",
         lower_quantize,
         accepts_quantize,
+    ),
+    *(
+        _row("wide_softmax", dtype, "qcc_wide_softmax_scalar", "qcc_any_softmax_params", lower_softmax)
+        for dtype in ("s8", "s16", "s32", "s64")
+    ),
+    _row(
+        "dense",
+        "s16",
+        "qcc_wide_dense_accumulator_scalar",
+        "qcc_wide_dense_accumulator_params",
+        lower_dense_accumulator,
+    ),
+    *(
+        _row(
+            name,
+            "s16",
+            "qcc_wide_reduce_sum_accumulator_scalar",
+            "qcc_wide_reduce_sum_accumulator_params",
+            accumulators.lower_sum,
+            reduction.accepts_reduce,
+        )
+        for name in ("reduce_mean", "reduce_sum")
     ),
     _row("dequantize", "s16", "qcc_s16_dequantize_scalar", "qcc_wide_quantize_params", lower_dequantize),
 )

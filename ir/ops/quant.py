@@ -212,6 +212,11 @@ def _array(array: Array | None) -> Array:
     return array
 
 
+def wide_softmax_qparams() -> QParams:
+    """[0, 1) in steps of 2^-15: what an integer softmax yields in 16 bits."""
+    return QParams.per_tensor(2.0**-15, 0, "s16")
+
+
 def softmax_qparams() -> QParams:
     """[0, 1) in steps of 1/256: what an integer softmax yields."""
     return QParams.per_tensor(1 / 256, -128)

@@ -227,6 +227,39 @@ typedef struct {
 void qcc_s16_reduce_extreme_scalar(const qcc_wide_reduce_extreme_params *params, const int16_t *QCC_RESTRICT input,
                                    int16_t *QCC_RESTRICT output);
 
+/* ---------------------------------------------------------------- accumulators in memory, softmax */
+
+typedef struct {
+  int32_t rows;
+  int32_t input_channels, output_channels;
+} qcc_wide_dense_accumulator_params;
+
+void qcc_wide_dense_accumulator_scalar(const qcc_wide_dense_accumulator_params *params,
+                                       const int16_t *QCC_RESTRICT input, const int8_t *QCC_RESTRICT weights,
+                                       const int64_t *QCC_RESTRICT bias, int64_t *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t kept[3], kept_strides[3];
+  int32_t reduced[3], reduced_strides[3];
+  int32_t bias; /* 0, as the input is symmetric */
+} qcc_wide_reduce_sum_accumulator_params;
+
+void qcc_wide_reduce_sum_accumulator_scalar(const qcc_wide_reduce_sum_accumulator_params *params,
+                                            const int16_t *QCC_RESTRICT input, int64_t *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t rows, count;
+  int32_t channels; /* entries of multiplier and shift: 1 or count */
+  int32_t input_bytes, output_bytes;
+  int32_t bits; /* 8 for int8, 15 for int16: results are fractions of 2^bits */
+  int32_t output_zero_point;
+} qcc_any_softmax_params;
+
+/* input_bytes may also be 4 and 8: accumulators. */
+void qcc_wide_softmax_scalar(const qcc_any_softmax_params *params, const void *QCC_RESTRICT input,
+                             const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
+                             const int32_t *QCC_RESTRICT table, void *QCC_RESTRICT output);
+
 /* ---------------------------------------------------------------- float boundary */
 
 typedef struct {
