@@ -176,7 +176,7 @@ class Lowering:
 def table_source(node: Node) -> Value | None:
     """The one materialized value that ``node`` is an elementwise function of, or None."""
     sources: dict[int, Value] = {}
-    for current in _with_fused(node):
+    for current in with_fused(node):
         if not current.op.elementwise:
             return None
         for value in current.inputs:
@@ -193,7 +193,7 @@ def table_source(node: Node) -> Value | None:
     return source if source.type.shape == node.output.type.shape else None
 
 
-def _with_fused(node: Node) -> list[Node]:
+def with_fused(node: Node) -> list[Node]:
     """``node`` after the fused nodes behind it: operands first, each once, however often it is read."""
     done: dict[int, Node] = {}
     pending = [node]
@@ -211,7 +211,7 @@ def _evaluate(node: Node, source: Value, reals: NDArray[np.float64]) -> NDArray[
     """The result of ``node`` as a function of ``source`` on reals [256]: [256, 1] or [256, C]."""
     known = {id(source): reals[:, None]}
     with np.errstate(all="ignore"):
-        for current in _with_fused(node):
+        for current in with_fused(node):
             for value in current.inputs:
                 if value is not None and value.data is not None:
                     known[id(value)] = value.data.astype(np.float64).reshape(1, -1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from qcc.ir.errors import PassError
 from qcc.ir.graph import Graph, Node, Value
-from qcc.ir.lowering import Lowering
+from qcc.ir.lowering import Lowering, with_fused
 from qcc.ir.types import DType, TensorType
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 
@@ -18,7 +19,8 @@ class QuantizeOps(Pass):
     A node is lowered to a table where it is an elementwise function of one value, else by its op; a node
     without integer form runs in float between dequantize and quantize, and is listed in the notes
     (rule ``placement``). ``strict``: such a node is an error that lists them all. Operands of 16 bits that an op has no
-    form for are requantized to 8 for it (rule ``narrow``). ``floats``: names of nodes (globs) that are left in float.
+    form for are requantized to 8 for it (rule ``narrow``).
+    ``floats``: names of nodes (globs) that are left in float, with what is fused to them; a name of no node is an error.
     """
 
     name = "quantize-ops"
@@ -31,7 +33,7 @@ class QuantizeOps(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Returns a new graph."""
-        q = Lowering(graph)
+        q, floats = Lowering(graph), _chosen(graph, self.floats)
         for value in graph.inputs:
             lowered = q.graph.add_input(value.name, _input_type(value))
             q.define(value, lowered)
@@ -41,7 +43,7 @@ class QuantizeOps(Pass):
                 continue
             q.builder.location = node.location
             lowered_node, reason = None, f"{node.op.name} has no integer form here"
-            if any(fnmatchcase(node.name, pattern) for pattern in self.floats):
+            if floats.intersection(n.name for n in with_fused(node)):
                 reason = "chosen to stay in float"
             elif node.output.type.qparams is not None:
                 q.narrows = _reads_narrowed(node)
@@ -70,20 +72,26 @@ class QuantizeOps(Pass):
         return PassResult(True, tuple(notes), q.graph)
 
 
+def _chosen(graph: Graph, patterns: tuple[str, ...]) -> frozenset[str]:
+    """Names of the nodes that names or globs choose."""
+    found: set[str] = set()
+    for pattern in patterns:
+        names = {n.name for n in graph.nodes if n.name == pattern or fnmatchcase(n.name, pattern)}
+        if not names:
+            near = get_close_matches(pattern, [n.name for n in graph.nodes], n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "qcc opt prints the names of all nodes"
+            raise PassError(f"no node has a name like {pattern}", hint=hint)
+        found |= names
+    return frozenset(found)
+
+
 def _reads_narrowed(node: Node) -> bool:
     """Whether ``node``, with what is fused behind it, reads 16 bits that one of these ops has no form for."""
-    pending, seen, wide, narrow = [node], {id(node)}, False, False
-    while pending:
-        current = pending.pop()
-        narrow |= not current.op.wide_operands
-        for value in current.inputs:
-            if value is not None and value.fused and value.producer is not None:
-                if id(value.producer) not in seen:  # a fused value may be read more than once
-                    seen.add(id(value.producer))
-                    pending.append(value.producer)
-            elif value is not None and value.type.qparams is not None:
-                wide |= value.type.qparams.dtype == "s16"
-    return wide and narrow
+    chain = with_fused(node)
+    read = [v.type.qparams for n in chain for v in n.inputs if v is not None]
+    return any(q is not None and q.dtype == "s16" for q in read) and not all(
+        n.op.wide_operands for n in chain
+    )
 
 
 def _input_type(value: Value) -> TensorType:
