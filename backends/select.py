@@ -11,7 +11,6 @@ from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.quant import Requantize
 from qcc.ir.ops.shape import Reshape, Transpose
-from qcc.ir.types import DType
 
 FLOAT_FUSED = ("conv2d+clamp", "dense+clamp", "add+clamp")
 
@@ -153,12 +152,11 @@ def rank(step: Step, rows: Sequence[Kernel]) -> tuple[tuple[Candidate, ...], tup
     """The rows that accept ``step``: higher priority first, then lower cost, then the order given; and the others."""
     candidates: list[Candidate] = []
     refused: list[Refusal] = []
-    wide = any(v.type.dtype is DType.S16 for v in (*step.inputs, step.output))
     for kernel in rows:
-        mixed = kernel.dtype in ("s8", "s32")
-        if mixed and kernel.wide and not wide:
-            continue  # kernels of 8 bits do it
-        reason = NARROW if mixed and wide and not kernel.wide else kernel.accepts(step)
+        if not kernel.meant_for(step):
+            continue
+        narrow = kernel.dtype in ("s8", "s32") and not kernel.wide
+        reason = NARROW if narrow and step.wide else kernel.accepts(step)
         if reason is None:
             candidates.append(Candidate(kernel, kernel.estimate(step)))
         else:

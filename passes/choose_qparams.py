@@ -234,4 +234,7 @@ def _set_weight(graph: Graph, node: Node, scale: NDArray[np.float64], spec: QSpe
     if len(weight.users) > 1 or graph.is_output(weight) or not np.array_equal(data, weight.data):
         weight = graph.constant(data, weight.name, weight.type.with_qparams(None))
         graph.set_input(node, rule.weight, weight)
-    weight.type = weight.type.with_qparams(QParams.per_channel(scale, rule.weight_axis))
+    qparams = QParams.per_channel(scale, rule.weight_axis)
+    if spec.pack:
+        qparams = replace(qparams, codes=(-spec.weight_max, spec.weight_max))
+    weight.type = weight.type.with_qparams(qparams)

@@ -11,6 +11,8 @@ from qcc.ir.lowering import Lowering, with_fused
 from qcc.ir.types import DType, TensorType
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 
+CHOSEN = "chosen to stay in float"
+
 
 @register_pass
 class QuantizeOps(Pass):
@@ -44,7 +46,7 @@ class QuantizeOps(Pass):
             q.builder.location = node.location
             lowered_node, reason = None, f"{node.op.name} has no integer form here"
             if floats.intersection(n.name for n in with_fused(node)):
-                reason = "chosen to stay in float"
+                reason = CHOSEN
             elif node.output.type.qparams is not None:
                 q.narrows = _reads_narrowed(node)
                 lowered_node = q.table(node) if node.op.elementwise else None
@@ -59,7 +61,7 @@ class QuantizeOps(Pass):
                 placement = Note(node.name, "placement", False, reason)
             q.define(node.output, lowered_node)
             notes.append(placement)
-        declined = [n for n in notes if n.rule == "placement" and not n.applied]
+        declined = [n for n in notes if n.rule == "placement" and not n.applied and n.reason != CHOSEN]
         if declined and self.strict:
             listed = "\n".join(f"  %{n.node}: {n.reason}" for n in declined)
             raise PassError(

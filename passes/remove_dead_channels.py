@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -209,4 +211,4 @@ def _shrink(graph: Graph, node: Node, channels: int, keep: NDArray[np.intp]) -> 
 def _take_scales(qparams: QParams | None, keep: NDArray[np.intp], axis: int) -> QParams | None:
     if qparams is None or qparams.axis != axis or len(qparams.scale) == 1:
         return qparams
-    return QParams.per_channel(np.asarray(qparams.scale)[keep], axis, qparams.dtype)
+    return replace(qparams, scale=tuple(np.asarray(qparams.scale)[keep].tolist()))

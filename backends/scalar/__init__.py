@@ -13,6 +13,7 @@ from qcc.backends.scalar import (
     products,
     reduction,
     wide,
+    wide_convolution,
     window,
 )
 
@@ -27,4 +28,5 @@ KERNELS: tuple[Kernel, ...] = (
     *movement.KERNELS,
     *float_elementwise.KERNELS,
     *wide.KERNELS,
+    *wide_convolution.KERNELS,
 )

@@ -11,31 +11,30 @@ from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar import accumulators, elementwise, products, reduction, window
-from qcc.backends.scalar.convolution import geometry, skip_operand
 from qcc.backends.scalar.lowering import (
     Params,
     constant,
     requantize_constants,
-    requantize_params,
     source,
     zero_point,
 )
 from qcc.ir.graph import Value
-from qcc.ir.ops.conv import Conv2d
-from qcc.ir.ops.conv_transpose import ConvTranspose2d
-from qcc.ir.ops.dense import Dense
 from qcc.ir.ops.softmax import WideSoftmax
 
-RUN = 512  # QCC_WIDE_RUN in qcc_wide.h
 Accepts = Callable[[Step], str | None]
 
 
-def _bytes(value: Value | None) -> int:
+def has_16_bits(step: Step) -> bool:
+    """What all these rows are for."""
+    return step.wide
+
+
+def type_bytes(value: Value | None) -> int:
     """1 or 2; 1 for what is absent or constant."""
     return 1 if value is None or value.is_constant else value.type.dtype.bytes
 
 
-def _inserted(params: Mapping[str, Any], before: str, fields: Mapping[str, int]) -> Params:
+def inserted(params: Mapping[str, Any], before: str, fields: Mapping[str, int]) -> Params:
     """``params`` with ``fields`` in front of one of them: the order is that of the struct."""
     made: Params = {}
     for name, value in params.items():
@@ -43,33 +42,6 @@ def _inserted(params: Mapping[str, Any], before: str, fields: Mapping[str, int])
             made.update(fields)
         made[name] = value
     return made
-
-
-def accepts_convolution(step: Step) -> str | None:
-    """A residual operand, if any, of the output's shape (a constant one: a value per channel or less)."""
-    for node in step.fused[:-1]:
-        index = 1 if node.input(0) is step.root.output else 0
-        skip = node.input(index)
-        if constant(node, ("a_multiplier", "b_multiplier")[1 - index]) is not None:
-            return "the sum scales the accumulator"
-        if skip.data is not None and skip.data.size not in (1, step.output.type.shape[-1]):
-            return "the constant that is added is not per channel"
-        if skip.data is None and skip.type.shape != step.output.type.shape:
-            return f"the residual operand is {skip.type}, not of the output's shape"
-    return None
-
-
-def accepts_depthwise(step: Step) -> str | None:
-    """One input channel for each output channel, and so few taps that int32 holds their sum."""
-    op, weights = step.root.op, constant(step.root, "w")
-    assert isinstance(op, Conv2d)
-    assert weights is not None
-    channels = step.root.input(0).type.shape[-1]
-    if op.groups != channels or step.output.type.shape[-1] != channels:
-        return "not depthwise: groups, input channels and output channels differ"
-    if weights[0].size > RUN:
-        return f"{weights[0].size} taps, the kernel has {RUN}"
-    return accepts_convolution(step)
 
 
 def accepts_binary(step: Step) -> str | None:
@@ -87,86 +59,12 @@ def accepts_equal_shapes(step: Step) -> str | None:
     return accepts_binary(step)
 
 
-def lower_conv2d(step: Step) -> Call:
-    """wide_conv2d_scalar: weights stay [O, KH, KW, C/groups]."""
-    op, weights = step.root.op, constant(step.root, "w")
-    assert isinstance(op, Conv2d)
-    assert weights is not None
-    return _convolution(step, geometry(step, op, weights), weights, op.x_zero_point, op.pad_value, op.groups)
-
-
-def lower_depthwise(step: Step) -> Call:
-    """wide_depthwise_conv2d_scalar: weights become [KH, KW, C]."""
-    call = lower_conv2d(step)
-    weights = call.constants["weights"]
-    assert weights is not None
-    packed = np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0))
-    return replace(call, constants={**call.constants, "weights": packed})
-
-
-def lower_dense(step: Step) -> Call:
-    """wide_conv2d_scalar: a row of pixels, one for each vector, and filters of one tap."""
-    op, weights = step.root.op, constant(step.root, "w")
-    assert isinstance(op, Dense)
-    assert weights is not None
-    outputs, depth = weights.shape
-    rows = step.root.input(0).type.elements // depth
-    shape: Params = {"batch": 1}
-    for side, channels in (("input", depth), ("output", outputs)):
-        shape |= {f"{side}_height": 1, f"{side}_width": rows, f"{side}_channels": channels}
-    for name in ("kernel", "stride", "dilation"):
-        shape |= {f"{name}_height": 1, f"{name}_width": 1}
-    return _convolution(step, {**shape, "pad_top": 0, "pad_left": 0}, weights, op.x_zero_point, 0, 1)
-
-
-def _convolution(
-    step: Step,
-    shape: Mapping[str, Any],
-    weights: NDArray[Any],
-    x_zero_point: int,
-    pad_value: int,
-    groups: int,
-) -> Call:
-    x = step.root.input(0)
-    skip, skip_multiplier, term = skip_operand(step)
-    params: Params = {
-        **shape,
-        "pad_value": pad_value,
-        "groups": groups,
-        "input_bytes": _bytes(x),
-        "skip_bytes": _bytes(skip),
-        "output_bytes": _bytes(step.output),
-        "skip_zero_point": zero_point(skip) if skip else 0,
-        **requantize_params(step),
-    }
-    bias = constant(step.root, "bias")
-    sums = weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
-    total = (0 if bias is None else bias.astype(np.int64)) - x_zero_point * sums + term
-    constants = {
-        "weights": np.ascontiguousarray(weights),
-        "bias": np.asarray(total, np.int64),
-        "skip_multiplier": skip_multiplier,
-        **requantize_constants(step, step.output.type.shape[-1]),
-    }
-    return Call(params, constants, inputs=(x, skip))
-
-
-def lower_conv_transpose2d(step: Step) -> Call:
-    """wide_conv_transpose2d_scalar: weights as they are, the zero_point as a parameter."""
-    op, weights = step.root.op, constant(step.root, "w")
-    assert isinstance(op, ConvTranspose2d)
-    assert weights is not None
-    call = _convolution(step, geometry(step, op, weights), weights, 0, 0, op.groups)
-    params: Params = {k: v for k, v in call.params.items() if k != "pad_value"}
-    return replace(call, params=_inserted(params, "skip_zero_point", {"input_zero_point": op.x_zero_point}))
-
-
 def lower_matmul(step: Step) -> Call:
     """wide_matmul_scalar."""
     call = products.lower_s8_matmul(step)
     a, b = step.root.input(0), step.root.input(1)
-    sizes = {"a_bytes": _bytes(a), "b_bytes": _bytes(b), "output_bytes": _bytes(step.output)}
-    return replace(call, params=_inserted(call.params, "a_zero_point", sizes))
+    sizes = {"a_bytes": type_bytes(a), "b_bytes": type_bytes(b), "output_bytes": type_bytes(step.output)}
+    return replace(call, params=inserted(call.params, "a_zero_point", sizes))
 
 
 def lower_add(step: Step) -> Call:
@@ -196,8 +94,8 @@ def lower_mul(step: Step) -> Call:
 
 def _binary(step: Step, order: tuple[int, int], constants: Mapping[str, NDArray[Any] | None]) -> Call:
     a, b = (step.root.input(i) for i in order)
-    sizes = {"a_bytes": _bytes(a), "b_bytes": _bytes(b), "output_bytes": _bytes(step.output)}
-    params = _inserted(elementwise.binary_params(step, order), "output_zero_point", sizes)
+    sizes = {"a_bytes": type_bytes(a), "b_bytes": type_bytes(b), "output_bytes": type_bytes(step.output)}
+    params = inserted(elementwise.binary_params(step, order), "output_zero_point", sizes)
     requantize = requantize_constants(step, elementwise.requantize_channels(step))
     return Call(params, {**constants, **requantize}, inputs=(a, None if b.is_constant else b))
 
@@ -207,8 +105,8 @@ def _typed(lower: Callable[[Step], Call], before: str) -> Callable[[Step], Call]
 
     def lowered(step: Step) -> Call:
         call = lower(step)
-        sizes = {"input_bytes": _bytes(step.root.input(0)), "output_bytes": _bytes(step.output)}
-        return replace(call, params=_inserted(call.params, before, sizes))
+        sizes = {"input_bytes": type_bytes(step.root.input(0)), "output_bytes": type_bytes(step.output)}
+        return replace(call, params=inserted(call.params, before, sizes))
 
     return lowered
 
@@ -230,7 +128,7 @@ def lower_softmax(step: Step) -> Call:
         {
             **call.params,
             "input_bytes": step.root.input(0).type.dtype.bytes,
-            "output_bytes": _bytes(step.output),
+            "output_bytes": type_bytes(step.output),
             "bits": op.bits,
             "output_zero_point": zero_point(step.output),
         },
@@ -273,7 +171,7 @@ def _conversion(value: Value) -> Call:
     return Call({"count": value.type.elements, "scale": float(np.float32(qparams.scale[0]))})
 
 
-def _rows(
+def rows(
     patterns: Sequence[str],
     symbol: str,
     params_type: str,
@@ -283,64 +181,49 @@ def _rows(
 ) -> tuple[Kernel, ...]:
     """A row for each pattern and type of input 0."""
     return tuple(
-        Kernel(pattern, dtype, symbol, params_type, source(symbol), lower, accepts, wide=True, **fields)
+        Kernel(
+            pattern,
+            dtype,
+            symbol,
+            params_type,
+            source(symbol),
+            lower,
+            accepts,
+            wide=True,
+            meant_for=has_16_bits,
+            **fields,
+        )
         for pattern in patterns
         for dtype in ("s8", "s16")
     )
 
 
-def _with_skip(root: str) -> tuple[str, ...]:
-    return tuple(f"{root}{middle}+requantize" for middle in ("", "+add", "+sub"))
-
-
 def _row(
     pattern: str, dtype: str, symbol: str, params_type: str, lower: Any, accepts: Any = lambda _: None
 ) -> Kernel:
-    return Kernel(pattern, dtype, symbol, params_type, source(symbol), lower, accepts, wide=True)
+    return Kernel(
+        pattern, dtype, symbol, params_type, source(symbol), lower, accepts, wide=True, meant_for=has_16_bits
+    )
 
 
 def _binary_rows(patterns: Sequence[str], symbol: str, lower: Callable[[Step], Call]) -> tuple[Kernel, ...]:
     """Rows in place, and rows for operands that are broadcast: 16 bits of those may be as many bytes as the output."""
     params = "qcc_wide_binary_params"
     return (
-        *_rows(patterns, symbol, params, lower, accepts_equal_shapes, priority=1, in_place=(0, 1)),
-        *_rows(patterns, symbol, params, lower, accepts_binary),
+        *rows(patterns, symbol, params, lower, accepts_equal_shapes, priority=1, in_place=(0, 1)),
+        *rows(patterns, symbol, params, lower, accepts_binary),
     )
 
 
-CONV = "qcc_wide_conv2d_params"
 KERNELS: tuple[Kernel, ...] = (
-    *_rows(
-        _with_skip("conv2d"), "qcc_wide_conv2d_scalar", CONV, lower_conv2d, accepts_convolution, in_place=(1,)
-    ),
-    *_rows(
-        _with_skip("conv2d"),
-        "qcc_wide_depthwise_conv2d_scalar",
-        CONV,
-        lower_depthwise,
-        accepts_depthwise,
-        priority=1,
-        in_place=(1,),
-    ),
-    *_rows(
-        _with_skip("dense"), "qcc_wide_conv2d_scalar", CONV, lower_dense, accepts_convolution, in_place=(1,)
-    ),
-    *_rows(
-        _with_skip("conv_transpose2d"),
-        "qcc_wide_conv_transpose2d_scalar",
-        "qcc_wide_conv_transpose2d_params",
-        lower_conv_transpose2d,
-        accepts_convolution,
-        in_place=(1,),
-    ),
-    *_rows(
+    *rows(
         ("matmul+requantize",),
         "qcc_wide_matmul_scalar",
         "qcc_wide_matmul_params",
         lower_matmul,
         products.accepts_matmul,
     ),
-    *_rows(
+    *rows(
         ("resize_linear+requantize",),
         "qcc_wide_resize_linear_scalar",
         "qcc_wide_resize_linear_params",
@@ -348,20 +231,20 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     *_binary_rows(("add+requantize", "sub+requantize"), "qcc_wide_add_scalar", lower_add),
     *_binary_rows(("mul+requantize",), "qcc_wide_mul_scalar", lower_mul),
-    *_rows(
+    *rows(
         ("requantize",),
         "qcc_wide_requantize_scalar",
         "qcc_wide_requantize_params",
         _typed(elementwise.lower_requantize, "input_zero_point"),
         in_place=True,
     ),
-    *_rows(
+    *rows(
         ("avg_pool2d+requantize",),
         "qcc_wide_avg_pool2d_scalar",
         "qcc_wide_avg_pool2d_params",
         _typed(window.lower_s8_avg_pool2d, "input_zero_point"),
     ),
-    *_rows(
+    *rows(
         ("reduce_mean+requantize", "reduce_sum+requantize"),
         "qcc_wide_reduce_sum_scalar",
         "qcc_wide_reduce_sum_params",

@@ -58,6 +58,12 @@ void qcc_wide_conv2d_scalar(const qcc_wide_conv2d_params *params, const void *QC
                             const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT multiplier,
                             const int32_t *QCC_RESTRICT shift, void *output);
 
+/* weights: two of 4 bits in a byte; workspace: the bytes of four unpacked filters. */
+void qcc_s4_conv2d_scalar(const qcc_wide_conv2d_params *params, const void *QCC_RESTRICT input, const void *skip,
+                          const uint8_t *QCC_RESTRICT weights, const int64_t *QCC_RESTRICT bias,
+                          const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT multiplier,
+                          const int32_t *QCC_RESTRICT shift, void *output, void *workspace);
+
 /* One input channel for each output channel, at most QCC_WIDE_RUN taps; weights [kernel_height][kernel_width][channels]. */
 void qcc_wide_depthwise_conv2d_scalar(const qcc_wide_conv2d_params *params, const void *QCC_RESTRICT input,
                                       const void *skip, const int8_t *QCC_RESTRICT weights,
