@@ -57,10 +57,12 @@ def float_graph(cases: Iterable[tuple[str, Case]]) -> Graph:
     return graph
 
 
-def integer_graph(graph: Graph, samples: dict[str, Array], int16: Iterable[str] = ()) -> Graph:
+def integer_graph(
+    graph: Graph, samples: dict[str, Array], int16: Iterable[str] = (), qspec: str = ""
+) -> Graph:
     """The planned integer form of a float graph, calibrated on ``samples``, with 16 bits for the values ``int16``."""
     ctx = PassContext({"calibration": [samples]})
-    choose = ChooseQParams(int16=tuple(int16))
+    choose = ChooseQParams(qspec, tuple(int16))
     for step in (FuseEpilogues(), Calibrate(), choose, QuantizeOps(), PlanAccumulators()):
         graph = step.run(graph, ctx).graph or graph
     return graph

@@ -219,6 +219,8 @@ def test_every_kernel_file_is_run_by_these_tests() -> None:
     found += [
         build_program(wide_graph(cases, which), SCALAR, which) for which in ("all", "inputs", "outputs")
     ]
+    packed = integer_graph(float_graph(cases), case_inputs(cases), qspec="w_bits=4 pack=true")
+    found.append(build_program(packed, SCALAR, "packed"))
     found.append(build_program(wide_softmax("xyz"), SCALAR, "softmax_of_16_bits"))
     used = {operation.kernel.source for program in found for operation in program.operations}
     assert sorted(set(KERNEL_FILES) - used) == []

@@ -13,6 +13,7 @@
  * Accumulator: int64.
  * Reference: Add.int_ref in qcc/ir/ops/elementwise.py, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_add_scalar(const qcc_wide_binary_params *params, const void *a, const void *b,

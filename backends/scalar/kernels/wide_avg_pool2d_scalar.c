@@ -8,6 +8,7 @@
  * int32[requantize_channels]. Accumulator: int64.
  * Reference: AvgPool2d.int_ref in qcc/ir/ops/pool.py, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 enum { BLOCK = 32 };

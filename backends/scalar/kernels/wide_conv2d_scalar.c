@@ -16,6 +16,7 @@
  * Accumulator: int32 over runs of QCC_WIDE_RUN products, int64 over the runs.
  * Reference: Conv2d.int_ref in qcc/ir/ops/conv.py, Dense.int_ref, Add.int_ref, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide_conv2d.h"
 
 void qcc_wide_conv2d_scalar(const qcc_wide_conv2d_params *params, const void *QCC_RESTRICT input, const void *skip,

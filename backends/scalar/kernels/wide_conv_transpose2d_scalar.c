@@ -14,6 +14,7 @@
  * Accumulator: int64.
  * Reference: ConvTranspose2d.int_ref in qcc/ir/ops/conv_transpose.py, Add.int_ref, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 /* The input row (or column) that a tap at `position` reads, -1 when it reads none. */

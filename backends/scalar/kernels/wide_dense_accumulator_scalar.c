@@ -8,6 +8,7 @@
  *   output[r][o] = bias[o] + sum w[o][i] * x[r][i]
  * Reference: Dense.int_ref in qcc/ir/ops/dense.py.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_dense_accumulator_scalar(const qcc_wide_dense_accumulator_params *params,

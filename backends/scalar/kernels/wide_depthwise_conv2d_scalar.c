@@ -15,6 +15,7 @@
  * Accumulator: int32 for the products, of which there are at most QCC_WIDE_RUN; int64 for acc.
  * Reference: Conv2d.int_ref in qcc/ir/ops/conv.py, Add.int_ref, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 enum { TILE = 64 }; /* channels whose sums are on the stack at a time */

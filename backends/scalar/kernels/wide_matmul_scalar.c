@@ -8,6 +8,7 @@
  * nothing. Accumulator: int64.
  * Reference: MatMul.int_ref in qcc/ir/ops/dense.py, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 enum { BLOCK = 16 };

@@ -12,6 +12,7 @@
  * Accumulator: |acc| <= 2^30, as int16 is symmetric.
  * Reference: Mul.int_ref in qcc/ir/ops/elementwise.py, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_mul_scalar(const qcc_wide_binary_params *params, const void *a, const void *b,

@@ -5,6 +5,7 @@
  * input: int16; output: int64[kept[0]][kept[1]][kept[2]].
  * Reference: ReduceSum.int_ref and ReduceMean.int_ref in qcc/ir/ops/reduce.py.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_reduce_sum_accumulator_scalar(const qcc_wide_reduce_sum_accumulator_params *params,

@@ -7,6 +7,7 @@
  * int32[requantize_channels]; the channel of an output is its position modulo that number. Accumulator: int64.
  * Reference: ReduceSum.int_ref and ReduceMean.int_ref in qcc/ir/ops/reduce.py, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 /* Outputs side by side: neighbours share cache lines whichever axes are reduced. */

@@ -9,6 +9,7 @@
  * Accumulator: |acc| <= 2^15.
  * Reference: Requantize.int_ref in qcc/ir/ops/quant.py.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_requantize_scalar(const qcc_wide_requantize_params *params, const void *input,

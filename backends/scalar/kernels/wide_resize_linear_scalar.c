@@ -9,6 +9,7 @@
  * int32[requantize_channels].
  * Reference: ResizeLinear.int_ref in qcc/ir/ops/resize.py, Requantize.int_ref.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_resize_linear_scalar(const qcc_wide_resize_linear_params *params, const void *QCC_RESTRICT input,

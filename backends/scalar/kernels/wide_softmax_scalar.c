@@ -11,6 +11,7 @@
  * bits, as the compiler chose multipliers of fewer bits for int64.
  * Reference: WideSoftmax.int_ref in qcc/ir/ops/softmax.py, which states the error.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 static int64_t load(const void *data, ptrdiff_t index, int32_t bytes) {

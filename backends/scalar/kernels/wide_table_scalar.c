@@ -3,6 +3,7 @@
  * input: int8[rows][channels]; output: int16[rows][channels]; they do not overlap. table: int16[channels][256].
  * Reference: Table.int_ref in qcc/ir/ops/quant.py.
  */
+#include "qcc_integer_registers.h"
 #include "qcc_wide.h"
 
 void qcc_wide_table_scalar(const qcc_wide_table_params *params, const int8_t *QCC_RESTRICT input,
