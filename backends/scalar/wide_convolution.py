@@ -121,26 +121,21 @@ def _convolution(
 
 
 def _is_packed(step: Step) -> bool:
-    """Weights chosen to be stored in at most 4 bits."""
+    """Weights chosen to be stored in at most 4 bits; those of a depthwise convolution are few and stay in 8."""
+    if isinstance(step.root.op, Conv2d) and step.root.op.groups == step.root.input(0).type.shape[-1] > 1:
+        return False
     qparams = step.root.input(1).type.qparams
     return (
         qparams is not None and qparams.codes is not None and -8 <= qparams.codes[0] <= qparams.codes[1] <= 7
     )
 
 
-def accepts_packed(step: Step) -> str | None:
-    """As accepts_convolution; the weights of a depthwise convolution are few and stay in 8 bits."""
-    if isinstance(step.root.op, Conv2d) and step.root.op.groups == step.root.input(0).type.shape[-1] > 1:
-        return "weights of depthwise convolutions stay in 8 bits"
-    return accepts_convolution(step)
-
-
 def accepts_packed_in_place(step: Step) -> str | None:
-    """As accepts_packed; a residual operand of other size is not overwritten, as some channels are written before others."""
+    """As accepts_convolution; a residual operand of other size is not overwritten, as some channels are written before others."""
     skip, _, _ = skip_operand(step)
     if skip is not None and skip.type.dtype is not step.output.type.dtype:
         return "the residual operand and the output have other types"
-    return accepts_packed(step)
+    return accepts_convolution(step)
 
 
 def pack_halves(weights: NDArray[Any]) -> NDArray[np.uint8]:
@@ -220,7 +215,7 @@ KERNELS: tuple[Kernel, ...] = (
         for dtype in ("s8", "s16")
         for accepts, priority, in_place in (
             (accepts_packed_in_place, PACKED_PRIORITY, (1,)),
-            (accepts_packed, PACKED_PRIORITY - 1, ()),
+            (accepts_convolution, PACKED_PRIORITY - 1, ()),
         )
     ),
 )

@@ -119,14 +119,15 @@ class Softmax(_OverAxis):
         x = q.accumulator(node.input(0))
         if x is None:
             return None
-        assert x.type.qparams is not None
+        qparams = x.type.qparams
+        assert qparams is not None
         wide = node.output.type.qparams == wide_softmax_qparams()
         last = x.type.rank - 1
         perm = (*(i for i in range(last + 1) if i != self.axis), self.axis)
         if self.axis != last:
             x = q.emit(Transpose(perm), x, name=node.name)
         if x.type.dtype is DType.S8 and not wide:
-            steps = np.arange(256) * x.type.qparams.scale[0]
+            steps = np.arange(256) * qparams.scale[0]
             table = q.constant(np.rint(EXP_ONE * np.exp(-steps)).astype(np.int32), f"{node.name}_table")
             y = q.emit(Softmax(last), x, table, name=node.name)
         else:
