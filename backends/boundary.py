@@ -29,7 +29,7 @@ def with_boundary(graph: Graph, io: str) -> Graph:
 def _float_inputs(graph: Graph) -> None:
     first = graph.nodes[0] if graph.nodes else None
     for index, value in enumerate(graph.inputs):
-        if value.type.dtype is DType.S8 and value.type.qparams is not None:
+        if value.type.dtype in (DType.S8, DType.S16) and value.type.qparams is not None:
             real = Value(value.name, TensorType(DType.F32, value.type.shape))
             node = graph.add_node(Quantize(), [real], value.type, f"{value.name}_q", before=first)
             graph.replace_uses(value, node.output, except_for=node)
@@ -38,7 +38,7 @@ def _float_inputs(graph: Graph) -> None:
 
 def _float_outputs(graph: Graph) -> None:
     for index, value in enumerate(graph.outputs):
-        if value.type.dtype is DType.S8 and value.type.qparams is not None:
+        if value.type.dtype in (DType.S8, DType.S16) and value.type.qparams is not None:
             real = TensorType(DType.F32, value.type.shape)
             node = graph.add_node(Dequantize(), [value], real, f"{value.name}_f")
             graph.outputs[index] = node.output

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node, Value
+from qcc.ir.types import DType
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Step:
     def nodes(self) -> tuple[Node, ...]:
         """Root and fused nodes."""
         return (self.root, *self.fused)
+
+    @property
+    def wide(self) -> bool:
+        """Whether an input or the output has 16 bits, or is a sum of such."""
+        return any(v.type.dtype in (DType.S16, DType.S64) for v in (*self.inputs, self.output))
 
     @property
     def pattern(self) -> str:
@@ -94,7 +100,9 @@ class Kernel:
     ``channel_block``: output channels in a block of the packed constants, of which each array has equal shares for every
     channel up to the size of ``bias``; 0 where threads cannot share the channels; ``uses_float``: the source of a kernel
     for integers computes with floating-point numbers, as those do that requantize in float32; ``rounding``: of its
-    requantization.
+    requantization;
+    ``wide``: a row of dtype ``s8`` or ``s32`` that also takes steps with other tensors of 16 bits; ``meant_for``: False for
+    steps that the row has nothing to do with, where it is not even refused.
     """
 
     pattern: str
@@ -113,6 +121,8 @@ class Kernel:
     channel_block: int = 0
     uses_float: bool = False
     rounding: str = "ties_up"
+    wide: bool = False
+    meant_for: Callable[[Step], bool] = lambda step: True
 
     @property
     def label(self) -> str:

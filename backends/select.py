@@ -11,7 +11,6 @@ from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.quant import Requantize
 from qcc.ir.ops.shape import Reshape, Transpose
-from qcc.ir.types import DType
 
 FLOAT_FUSED = ("conv2d+clamp", "dense+clamp", "add+clamp")
 
@@ -32,6 +31,8 @@ class Candidate:
     cycles: float
     microseconds: float | None = None
 
+
+NARROW = "a tensor of the step has 16 bits"
 
 Order = Callable[[Step, tuple[Candidate, ...]], tuple[Candidate, ...]]
 
@@ -85,7 +86,7 @@ def _followers(graph: Graph, root: Node, float_fused: frozenset[str], taken: set
     if not root.op.accumulates:
         return found
     while (user := _only_user(graph, value)) is not None and id(user) not in taken:
-        if value.type.dtype is DType.S32:
+        if value.type.dtype.is_accumulator:
             if not (user.op.accumulates or isinstance(user.op, Requantize)):
                 break
         elif found or not isinstance(user.op, Clamp) or f"{root.op.name}+clamp" not in float_fused:
@@ -152,9 +153,15 @@ def rank(step: Step, rows: Sequence[Kernel]) -> tuple[tuple[Candidate, ...], tup
     candidates: list[Candidate] = []
     refused: list[Refusal] = []
     for kernel in rows:
-        reason = (
-            kernel.accepts(step) if kernel.rounding == _rounding(step) else f"it rounds {kernel.rounding}"
-        )
+        if not kernel.meant_for(step):
+            continue
+        reason: str | None
+        if kernel.rounding != _rounding(step):
+            reason = f"it rounds {kernel.rounding}"
+        elif step.wide and kernel.dtype in ("s8", "s32") and not kernel.wide:
+            reason = NARROW
+        else:
+            reason = kernel.accepts(step)
         if reason is None:
             candidates.append(Candidate(kernel, kernel.estimate(step)))
         else:

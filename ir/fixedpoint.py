@@ -2,7 +2,8 @@
 
 (1)  real = scale * (q - zero_point)
 (2)  quantize(x)   = saturate(round_half_even(x / scale) + zero_point), in float32 (ONNX QuantizeLinear)
-(3)  multiplier, shift: real multiplier = multiplier * 2^-shift, multiplier in [2^30, 2^31), shift in 1..62
+(3)  multiplier, shift: real multiplier = multiplier * 2^-shift, multiplier in [2^30, 2^31), shift in 1..62; fewer
+     bits for an accumulator of more than 32, so that (4) stays within 64
 (4)  requantize(a) = saturate(((a * multiplier + 2^(shift-1)) >> shift) + zero_point), in 64 bits (TOSA
      SINGLE_ROUND): one rounding, ties upward
 
@@ -66,17 +67,25 @@ def fake_quantize(x: NDArray[Any], qparams: QParams) -> NDArray[np.float32]:
     return dequantize(quantize(x, qparams), qparams)
 
 
-def quantize_multiplier(real: float) -> tuple[int, int]:
-    """Equation (3) for a positive real multiplier; ValueError when no shift in 1..62 represents it."""
+def quantize_multiplier(real: float, bits: int = 31) -> tuple[int, int]:
+    """Equation (3) for a positive real multiplier; ValueError when no shift in 1..62 represents it.
+
+    ``bits``: of the multiplier, which lies in [2^(bits-1), 2^bits).
+    """
     mantissa, exponent = frexp(real)
-    multiplier, shift = round(mantissa * 2**31), 31 - exponent
-    if multiplier == 2**31:
-        multiplier, shift = 2**30, shift - 1
+    multiplier, shift = round(mantissa * 2**bits), bits - exponent
+    if multiplier == 2**bits:
+        multiplier, shift = 2 ** (bits - 1), shift - 1
     if not (real > 0 and SHIFT_MIN <= shift <= SHIFT_MAX):
         raise ValueError(
-            f"multiplier {real!r} is outside the range of a 32-bit multiplier and a shift of 1 to 62"
+            f"multiplier {real!r} is outside the range of a {bits + 1}-bit multiplier and a shift of 1 to 62"
         )
     return multiplier, shift
+
+
+def multiplier_bits(bound: int) -> int:
+    """Bits of a multiplier with which (4) stays within 64 for accumulators |a| <= ``bound``; 31 up to 2^31."""
+    return min(31, 62 - int(bound).bit_length())
 
 
 def requantize(
@@ -121,4 +130,5 @@ _NUMPY: dict[str, type[np.signedinteger[Any]] | type[np.unsignedinteger[Any]]] =
     "u8": np.uint8,
     "s16": np.int16,
     "s32": np.int32,
+    "s64": np.int64,
 }

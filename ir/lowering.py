@@ -12,10 +12,15 @@ from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.op import Op
 from qcc.ir.ops.quant import Dequantize, Quantize, Requantize, Table
 from qcc.ir.qparams import QParams
+from qcc.ir.qspec import QSpec
+from qcc.ir.types import DType, sum_dtype
 
 
 class Lowering:
-    """The integer graph under construction, with the annotated ``source`` it comes from."""
+    """The integer graph under construction, with the annotated ``source`` it comes from.
+
+    ``narrows``: while it is set, values of 16 bits are read as 8, requantized once for all such readers.
+    """
 
     def __init__(self, source: Graph) -> None:
         self.source = source
@@ -23,6 +28,8 @@ class Lowering:
         self.builder = Builder(self.graph)
         self._integer: dict[int, Value] = {}
         self._float: dict[int, Value] = {}
+        self._narrowed: dict[int, Value] = {}
+        self.narrows = False
 
     # ------------------------------------------------------------------ driving (used by the pass)
     def define(self, source: Value, lowered: Value) -> None:
@@ -44,7 +51,22 @@ class Lowering:
                 raise PassError(f"value %{value.name} has no qparams: it cannot be read as an integer")
             made = self.builder.constant(quantize_exactly(value.data, qparams), value.name, qparams)
             self._integer[id(value)] = made
-        return self._integer[id(value)]
+        found = self._integer[id(value)]
+        return self._narrow(value, found) if self.narrows and found.type.dtype is DType.S16 else found
+
+    def is_wide(self, value: Value) -> bool:
+        """Whether ``value`` is materialized in 16 bits and read so."""
+        qparams = value.type.qparams
+        return not self.narrows and qparams is not None and qparams.dtype == "s16"
+
+    def _narrow(self, value: Value, wide: Value) -> Value:
+        """``value`` in 8 bits, at qparams of its calibrated range."""
+        if id(value) not in self._narrowed:
+            assert wide.type.qparams is not None
+            qparams = QSpec().activation(*(value.range or wide.type.qparams.range))
+            made = self.emit(Requantize(), wide, name=f"{value.name}_s8", qparams=qparams)
+            self._narrowed[id(value)] = made
+        return self._narrowed[id(value)]
 
     def real(self, value: Value) -> Value:
         """The float form of a value: itself, or the dequantized integer."""
@@ -88,14 +110,15 @@ class Lowering:
         return value.type.qparams.zero_point
 
     def bias(self, bias: Value | None, x: Value, w: Value) -> Value:
-        """The bias as s32 at scale s_x * s_w (zeros when absent, so that folding has a place to add to)."""
+        """The bias at scale s_x * s_w, in the type of the sum (zeros when absent: folding has a place to add to)."""
         assert x.type.qparams is not None
         assert w.type.qparams is not None
         scale = np.asarray(w.type.qparams.scale) * x.type.qparams.scale[0]
         channels = w.type.shape[w.type.qparams.axis or 0]
-        qparams = QParams.per_channel(np.broadcast_to(scale, channels), 0, "s32")
+        dtype = sum_dtype(x.type, w.type)
+        qparams = QParams.per_channel(np.broadcast_to(scale, channels), 0, dtype.value)
         if bias is None:
-            return self.builder.constant(np.zeros(channels, np.int32), f"{w.name}_bias", qparams)
+            return self.builder.constant(np.zeros(channels, dtype.numpy), f"{w.name}_bias", qparams)
         assert bias.data is not None
         return self.builder.constant(quantize_exactly(bias.data, qparams), bias.name, qparams)
 
@@ -123,11 +146,11 @@ class Lowering:
     def table(self, node: Node) -> Value | None:
         """``node`` and the fused elementwise nodes behind it as one table of their single source.
 
-        None when they depend on more than one materialized value, on an accumulator, or on a constant that
-        is neither a scalar nor per channel of the last axis.
+        None when they depend on more than one materialized value, on an accumulator, on 16 bits, or on a constant
+        that is neither a scalar nor per channel of the last axis.
         """
         found = table_source(node)
-        if found is None or node.output.type.qparams is None:
+        if found is None or node.output.type.qparams is None or self.is_wide(found):
             return None
         x = self.integer(found)
         assert x.type.qparams is not None
@@ -153,7 +176,7 @@ class Lowering:
 def table_source(node: Node) -> Value | None:
     """The one materialized value that ``node`` is an elementwise function of, or None."""
     sources: dict[int, Value] = {}
-    for current in _with_fused(node):
+    for current in with_fused(node):
         if not current.op.elementwise:
             return None
         for value in current.inputs:
@@ -170,7 +193,7 @@ def table_source(node: Node) -> Value | None:
     return source if source.type.shape == node.output.type.shape else None
 
 
-def _with_fused(node: Node) -> list[Node]:
+def with_fused(node: Node) -> list[Node]:
     """``node`` after the fused nodes behind it: operands first, each once, however often it is read."""
     done: dict[int, Node] = {}
     pending = [node]
@@ -188,7 +211,7 @@ def _evaluate(node: Node, source: Value, reals: NDArray[np.float64]) -> NDArray[
     """The result of ``node`` as a function of ``source`` on reals [256]: [256, 1] or [256, C]."""
     known = {id(source): reals[:, None]}
     with np.errstate(all="ignore"):
-        for current in _with_fused(node):
+        for current in with_fused(node):
             for value in current.inputs:
                 if value is not None and value.data is not None:
                     known[id(value)] = value.data.astype(np.float64).reshape(1, -1)

@@ -49,7 +49,7 @@ class QuantRule:
     ``weight``: index of the operand quantized symmetrically per channel of ``weight_axis`` (None: no weight).
     ``bias``: index of the operand that becomes s32 at the accumulator's scale.
     ``shares``: result and all data operands have the same qparams (concat, pooling, reshape).
-    ``result``: qparams the integer algorithm dictates for the result (softmax).
+    ``result``, ``wide_result``: qparams the integer algorithm dictates for the result (softmax), in 8 and in 16 bits.
     """
 
     weight: int | None = None
@@ -57,6 +57,7 @@ class QuantRule:
     bias: int | None = None
     shares: bool = False
     result: QParams | None = None
+    wide_result: QParams | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Op:
     ``chooses_qparams`` for integer ops whose result qparams are a free choice and not inferred;
     ``accepts_accumulator`` for ops that can take the s32 accumulator of a fused operand; ``folds_zero_point`` for
     ops with an attribute ``x_zero_point`` whose contribution to the accumulator is the same everywhere;
-    ``wide_result`` for ops whose s32 accumulator may also be written to memory as it is;
+    ``wide_result`` for ops whose s32 accumulator may also be written to memory as it is; ``wide_operands`` for ops whose
+    integer form also takes operands of 16 bits (others get them requantized to 8);
     ``simulated`` for ops that exist in the interpreter alone, which quantize-ops and ONNX export refuse.
     """
 
@@ -90,6 +92,7 @@ class Op:
     folds_zero_point: ClassVar[bool] = False
     wide_result: ClassVar[bool] = False
     simulated: ClassVar[bool] = False
+    wide_operands: ClassVar[bool] = False
 
     # ------------------------------------------------------------ every op
     def infer(self, *operands: TensorType | None) -> TensorType:

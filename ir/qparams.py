@@ -15,7 +15,7 @@ class QParams:
 
     ``scale``: one float for per-tensor, or one per channel of ``axis``; each > 0 and finite.
     ``zero_point``: one integer for all channels (0 for per-channel tensors).
-    ``dtype``: spelling of the integer type that holds q ("s8", "s16", "s32", "u8").
+    ``dtype``: spelling of the integer type that holds q ("s8", "s16", "s32", "s64", "u8").
     ``codes``: lowest and highest q where they are fewer than those of dtype, which are the default.
     """
 
@@ -81,4 +81,5 @@ INTEGER_RANGE: dict[str, tuple[int, int]] = {
     "u8": (0, 255),
     "s16": (-(2**15), 2**15 - 1),
     "s32": (-(2**31), 2**31 - 1),
+    "s64": (-(2**63), 2**63 - 1),
 }

@@ -21,7 +21,8 @@ class QSpec:
     """What choose-qparams may choose from. Fewer than 8 bits restrict the codes; they are stored in s8 all the same.
 
     ``activations``: symmetric ones have zero_point 0. ``weights``: always symmetric and narrow. ``a_bits``,
-    ``w_bits``: 2 to 8. ``narrow``: activations do without the lowest code.
+    ``w_bits``: 2 to 8. ``narrow``: activations do without the lowest code. ``pack``: weights of at most 4 bits are stored
+    two in a byte, but for those of depthwise convolutions.
     """
 
     activations: Symmetry = "asymmetric"
@@ -29,6 +30,7 @@ class QSpec:
     a_bits: int = 8
     w_bits: int = 8
     narrow: bool = False
+    pack: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -40,6 +42,10 @@ class QSpec:
         for name, bits in (("a_bits", self.a_bits), ("w_bits", self.w_bits)):
             if not 2 <= bits <= 8:
                 raise QccError(f"qspec: {name} is {bits}", hint="2 to 8 bits are possible")
+        if self.pack and self.w_bits > 4:
+            raise QccError(
+                f"qspec: weights of {self.w_bits} bits cannot be packed", hint="add w_bits=4 or fewer"
+            )
 
     @staticmethod
     def parse(text: str) -> QSpec:
@@ -61,6 +67,15 @@ class QSpec:
             else:
                 options[name] = value
         return QSpec(**options)  # type: ignore[arg-type]
+
+    @staticmethod
+    def wide_activation(low: float, high: float) -> QParams:
+        """Symmetric s16 qparams for real [low, high], as TFLite's 16x8: scale = max(-low, high) / 32767."""
+        reach = max(-low, high)
+        if not np.isfinite(reach):
+            raise ValueError(f"range [{low}, {high}] is not finite")
+        scale = np.float32(max((reach or 1.0) / (2**15 - 1), SMALLEST_SCALE))
+        return QParams.per_tensor(float(scale), 0, "s16")
 
     @property
     def codes(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ class DType(enum.Enum):
     U8 = "u8"
     S16 = "s16"
     S32 = "s32"
+    S64 = "s64"
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
@@ -36,6 +37,11 @@ class DType(enum.Enum):
     def is_integer(self) -> bool:
         """True for all but f32."""
         return self is not DType.F32
+
+    @property
+    def is_accumulator(self) -> bool:
+        """True for the types of sums of products: s32, and s64 where an operand has 16 bits."""
+        return self in (DType.S32, DType.S64)
 
     @property
     def min(self) -> int:
@@ -59,6 +65,7 @@ _NUMPY: dict[DType, type[np.generic]] = {
     DType.U8: np.uint8,
     DType.S16: np.int16,
     DType.S32: np.int32,
+    DType.S64: np.int64,
 }
 _FROM_NUMPY = {np.dtype(v): k for k, v in _NUMPY.items()}
 
@@ -109,13 +116,19 @@ def f32(*shape: int) -> TensorType:
     return TensorType(DType.F32, tuple(shape))
 
 
+def sum_dtype(*operands: TensorType | None) -> DType:
+    """What holds a sum of such operands, or of their products with 8 bits: s64 where one has 16 bits or more sums in it."""
+    wide = any(t is not None and t.dtype in (DType.S16, DType.S64) for t in operands)
+    return DType.S64 if wide else DType.S32
+
+
 def product_qparams(x: TensorType, w: TensorType, axis: int) -> QParams:
-    """qparams of an s32 sum of products x * w: scale s_x * s_w, along ``axis`` when w is per channel."""
+    """qparams of a sum of products x * w: scale s_x * s_w, along ``axis`` when w is per channel."""
     if x.qparams is None or w.qparams is None or x.qparams.axis is not None:
         raise VerifyError(
             f"a product of {x} and {w} needs per-tensor qparams on the first and qparams on the second"
         )
-    s_x = x.qparams.scale[0]
+    s_x, dtype = x.qparams.scale[0], sum_dtype(x, w).value
     if w.qparams.axis is None:
-        return QParams.per_tensor(s_x * w.qparams.scale[0], 0, "s32")
-    return QParams.per_channel(np.asarray(w.qparams.scale) * s_x, axis, "s32")
+        return QParams.per_tensor(s_x * w.qparams.scale[0], 0, dtype)
+    return QParams.per_channel(np.asarray(w.qparams.scale) * s_x, axis, dtype)

@@ -284,7 +284,7 @@ def _requantize_saturates_within_its_type(node: Node) -> str | None:
 
 def _requantize_is_planned(node: Node) -> str | None:
     """A requantize of an accumulator holds its multiplier, its shift and the proven interval."""
-    if not isinstance(node.op, Requantize) or node.input(0).type.dtype is not DType.S32:
+    if not isinstance(node.op, Requantize) or not node.input(0).type.dtype.is_accumulator:
         return None
     shape = node.input(0).type.shape
     channels = shape[-1] if shape else 1
@@ -298,8 +298,9 @@ def _requantize_is_planned(node: Node) -> str | None:
         value = node.operand(name)
         if value is None or value.data is None:
             return f"the planned stage needs a constant {name}"
-        if value.type.dtype is not DType.S32 or value.type.shape not in [(n,) for n in sizes]:
-            wanted = " or ".join(f"s32<{n}>" for n in dict.fromkeys(sizes))
+        dtype = node.input(0).type.dtype if name.startswith("acc") else DType.S32
+        if value.type.dtype is not dtype or value.type.shape not in [(n,) for n in sizes]:
+            wanted = " or ".join(f"{dtype.value}<{n}>" for n in dict.fromkeys(sizes))
             return f"{name} must be {wanted}, got {value.type}"
         found[name] = value.data
     if found["multiplier"].min() < 0:

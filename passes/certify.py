@@ -55,7 +55,8 @@ def certify(
     Those of any multiplier near ``real``; of the nearest 31-bit one; or of float32(acc) * float32(real), rounded half
     to even.
     """
-    multiplier, shift = nearest_multipliers(real)
+    exact = nearest(real)
+    multiplier, shift = exact.multiplier, exact.shift
     steps_up = np.arange(q_low - zero_point + 1, q_high - zero_point + 1, dtype=np.int64)
     exact_thresholds = _thresholds(multiplier, shift, steps_up)
     done = np.zeros(real.size, np.bool_)
@@ -91,10 +92,10 @@ def certify(
     return Certified(multiplier, shift, done)
 
 
-def nearest_multipliers(real: NDArray[np.float64]) -> tuple[Integers, Integers]:
-    """(multiplier, shift), int64[C] each: the 31-bit multipliers nearest to ``real``."""
-    pairs = np.array([quantize_multiplier(float(r)) for r in real], np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+def nearest(real: NDArray[np.float64], bits: int = 31) -> Certified:
+    """The multipliers of ``bits`` bits nearest to ``real`` (float64[C]), without certificates."""
+    pairs = np.array([quantize_multiplier(float(r), bits) for r in real], np.int64).reshape(-1, 2)
+    return Certified(pairs[:, 0], pairs[:, 1], np.zeros(real.size, np.bool_))
 
 
 def agrees_in_float32(

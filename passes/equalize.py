@@ -37,7 +37,8 @@ class Equalize(Pass):
     ``margin``: r is this much more than was seen. A ReLU6 keeps its bound for the scaled values, so that a channel is
     cut where it leaves ``margin`` times the range seen, and never acts before: for what was seen, the float function
     stays the same. Tried with a up to 1 and up to 1/2; the better is kept if the error of the outputs falls on the
-    samples, ranges being chosen by ``observer``. Reads ctx.resources: see GraphError; ``channel_observer_factory``
+    samples, ranges being chosen by ``observer``, types by ``int16`` and ``floats`` (see choose-qparams).
+    Reads ctx.resources: see GraphError; ``channel_observer_factory``
     (optional), (graph, values) -> Observe, arrays channels-last; the interpreter where absent. Declines without samples.
     """
 
@@ -46,6 +47,8 @@ class Equalize(Pass):
     exactness = "approximate"
     margin: float = 1.5
     observer: str = "min-max"
+    int16: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Returns a new graph where it is kept."""
@@ -76,7 +79,7 @@ class Equalize(Pass):
         trial = PassContext({**shared, "calibration": [samples]})
         copy = graph.clone()
         Calibrate(observer=self.observer).run(copy, trial)
-        ChooseQParams().run(copy, trial)
+        ChooseQParams(int16=self.int16, floats=self.floats).run(copy, trial)
         return error.noise(copy)
 
 

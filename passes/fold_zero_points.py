@@ -43,7 +43,8 @@ def _fold(graph: Graph, node: Node) -> None:
     others = tuple(i for i in range(weight.data.ndim) if i != rule.weight_axis)
     zero_point = node.op.attributes()["x_zero_point"]
     folded = bias.data.astype(np.int64) - zero_point * weight.data.astype(np.int64).sum(axis=others)
-    if folded.min() < -(2**31) or folded.max() >= 2**31:
-        raise PassError(f"%{node.name}: the folded bias leaves 32 bits", node.location)
-    graph.set_input(node, rule.bias, graph.constant(folded.astype(np.int32), bias.name, bias.type))
+    dtype = bias.type.dtype
+    if folded.min() < dtype.min or folded.max() > dtype.max:
+        raise PassError(f"%{node.name}: the folded bias leaves {8 * dtype.bytes} bits", node.location)
+    graph.set_input(node, rule.bias, graph.constant(folded.astype(dtype.numpy), bias.name, bias.type))
     node.op = replace(node.op, x_zero_point=0)  # type: ignore[type-var]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.errors import PassError
+from qcc.ir.fixedpoint import multiplier_bits
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.interval import Interval
 from qcc.ir.ops.conv import Conv2d
@@ -19,11 +20,12 @@ from qcc.ir.ops.quant import Dequantize, Quantize, Requantize
 from qcc.ir.ops.shape import Movement
 from qcc.ir.types import DType, TensorType
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.certify import FLOAT32, Certified, Like, certify, nearest_multipliers
+from qcc.passes.certify import FLOAT32, Certified, Like, certify, nearest
 
 Rounding = Literal["ties_up", "tflite", "onnx"]
 ROUNDS_TWICE = "it rounds twice"
 _LIKE: dict[Rounding, Like] = {"ties_up": "free", "tflite": "nearest", "onnx": "float32"}
+WIDE_BITS = 43  # of an s64 accumulator: a multiplier of 20 bits is left, exact to a 16th of a step of 16 bits
 
 Known = Interval | NDArray[Any] | None
 
@@ -34,10 +36,12 @@ class PlanAccumulators(Pass):
 
     A requantize gets multiplier and shift (certified for the float32 fast path where the search finds one), the
     proven interval of its accumulator per channel, and the bits that hold every partial sum in any order.
+    An s64 accumulator that is proved to pass 32 bits gets multipliers of fewer bits, so that the product stays within 64.
     ``rounding``: whose integers each requantize must yield. "ties_up": those of a multiplier near the real scale, which
     is chosen so that it certifies. "tflite": those of the reference kernels of TensorFlow Lite; behind a convolution
     they round twice. "onnx": those of onnxruntime, which multiplies in float32 and rounds half to even. A warning names the
-    nodes where that is not proved. Raises PassError where a partial sum could pass 32 bits.
+    nodes where that is not proved, as with 16 bits. Raises PassError where a partial sum could pass 32 bits, or one of
+    s64 more than multipliers of 20 bits allow.
     """
 
     name = "plan-accumulators"
@@ -100,16 +104,17 @@ def _full(value: Value) -> Interval:
 def _partial_sums(node: Node, known: list[Known], bounds: dict[int, int]) -> int:
     """Bound of |partial sum| of this node, plus what its own accumulator operand may have passed through.
 
-    Raises PassError where it does not fit 32 bits.
+    Raises PassError where it does not fit 32 bits, or WIDE_BITS in s64.
     """
     bound = node.op.partial_sum_bound(node.signature, *known)
     for value, operand in zip(node.inputs, known, strict=True):
         if value is not None and id(value) in bounds and isinstance(operand, Interval):
             reached = int(max(-operand.low.min(), operand.high.max(), 0))
             bound += max(0, bounds[id(value)] - reached)
-    if bound >= 2**31:
+    bits = WIDE_BITS if node.output.type.dtype is DType.S64 else 32
+    if bound >= 2 ** (bits - 1):
         raise PassError(
-            f"%{node.name}: a partial sum may reach {bound}, which does not fit 32 bits",
+            f"%{node.name}: a partial sum may reach {bound}, which does not fit {bits} bits",
             node.location,
             "use a coarser weight scale or split the reduction",
         )
@@ -124,32 +129,14 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None, rounding: Rou
     assert x.type.qparams is not None
     assert result is not None
     acc = acc.shifted(-x.type.qparams.zero_point)
-    real = node.op.real_multipliers(node.signature)
-    if rounding == "onnx":  # which has the scales in float32 and divides in float32
-        scale = np.asarray(x.type.qparams.scale, np.float32) / np.float32(result.scale[0])
-        real = np.clip(scale.astype(np.float64), 2.0**-32, 2.0**29)
-    twice = rounding == "tflite" and _is_convolution(node.input(0).producer)
-    # one multiplier for all channels must hold for the widest interval
-    across = acc if real.size > 1 else acc.over_channels(1)
-    bounds = (across.low, across.high, result.zero_point, node.op.low, node.op.high)
-    if twice:
-        chosen = Certified(*nearest_multipliers(real), np.zeros(real.size, np.bool_))
-    else:
-        chosen = certify(real, *bounds, _LIKE[rounding])
-    reason, open_ = "", int((~chosen.certified).sum())
-    if (
-        rounding == "onnx" and open_
-    ):  # ties of float32 that no integer multiplier has: any certified one comes next
-        free = certify(real, *bounds)
-        kept = chosen.certified
-        chosen = Certified(
-            np.where(kept, chosen.multiplier, free.multiplier),
-            np.where(kept, chosen.shift, free.shift),
-            kept | free.certified,
-        )
-        reason = f"{open_} of {real.size} channels round apart from onnxruntime at some accumulator"
-    proved = bool(chosen.certified.all())
+    wide = x.type.dtype is DType.S64 or node.output.type.dtype is not DType.S8
+    twice = rounding == "tflite" and not wide and _is_convolution(node.input(0).producer)
     reached = int(max(-acc.low.min(), acc.high.max(), 1)) if bound is None else bound
+    if wide or twice:  # no fast path computes with 16 bits, or rounds twice
+        chosen, reason = nearest(node.op.real_multipliers(node.signature), multiplier_bits(reached)), ""
+    else:
+        chosen, reason = _certified(node, acc, rounding)
+    proved = bool(chosen.certified.all())
     node.op = replace(
         node.op,
         rounding="twice" if twice else "ties_up",
@@ -162,13 +149,43 @@ def _plan(graph: Graph, node: Node, acc: Known, bound: int | None, rounding: Rou
         ("acc_min", acc.low),
         ("acc_max", acc.high),
     )
-    graph.set_inputs(
-        node,
-        [x, *(_constant(graph, data.astype(np.int32), f"{node.name}.{name}") for name, data in operands)],
+    widest = DType.S64 if x.type.dtype is DType.S64 else DType.S32
+    constants = (
+        _constant(graph, data, f"{node.name}.{name}", widest if name.startswith("acc") else DType.S32)
+        for name, data in operands
     )
+    graph.set_inputs(node, [x, *constants])
     if not proved:
-        reason = ROUNDS_TWICE if twice else f"{open_} of {real.size} channels have no certificate"
+        open_ = int((~chosen.certified).sum())
+        reason = ROUNDS_TWICE if twice else f"{open_} of {chosen.certified.size} channels have no certificate"
     return Note(node.name, "certify-f32", proved, reason)
+
+
+def _certified(node: Node, acc: Interval, rounding: Rounding) -> tuple[Certified, str]:
+    """Multipliers for the accumulators ``acc`` (less their zero_point), and where their integers are not those wanted."""
+    assert isinstance(node.op, Requantize)
+    x, result = node.input(0).type.qparams, node.output.type.qparams
+    assert x is not None
+    assert result is not None
+    real = node.op.real_multipliers(node.signature)
+    if rounding == "onnx":  # which has the scales in float32 and divides in float32
+        scale = np.asarray(x.scale, np.float32) / np.float32(result.scale[0])
+        real = np.clip(scale.astype(np.float64), 2.0**-32, 2.0**29)
+    # one multiplier for all channels must hold for the widest interval
+    across = acc if real.size > 1 else acc.over_channels(1)
+    bounds = (across.low, across.high, result.zero_point, node.op.low, node.op.high)
+    chosen = certify(real, *bounds, _LIKE[rounding])
+    open_ = int((~chosen.certified).sum())
+    if rounding != "onnx" or not open_:
+        return chosen, ""
+    # ties of float32 that no integer multiplier has: any certified one comes next
+    free, kept = certify(real, *bounds), chosen.certified
+    chosen = Certified(
+        np.where(kept, chosen.multiplier, free.multiplier),
+        np.where(kept, chosen.shift, free.shift),
+        kept | free.certified,
+    )
+    return chosen, f"{open_} of {real.size} channels round apart from onnxruntime at some accumulator"
 
 
 def _is_convolution(producer: Node | None) -> bool:
@@ -201,5 +218,5 @@ def _scales_once(producer: Node, rounding: Rounding) -> bool:
     return _is_convolution(producer) or isinstance(producer.op, Dense)
 
 
-def _constant(graph: Graph, data: NDArray[Any], name: str) -> Value:
-    return graph.constant(data, name, TensorType(DType.S32, data.shape))
+def _constant(graph: Graph, data: NDArray[Any], name: str, dtype: DType) -> Value:
+    return graph.constant(data.astype(dtype.numpy), name, TensorType(dtype, data.shape))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from qcc.ir.errors import PassError
-from qcc.ir.graph import Graph, Value
-from qcc.ir.lowering import Lowering
+from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.lowering import Lowering, with_fused
 from qcc.ir.types import DType, TensorType
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+from qcc.passes.choose_qparams import chosen_nodes
+
+CHOSEN = "chosen to stay in float"
 
 
 @register_pass
@@ -15,7 +18,9 @@ class QuantizeOps(Pass):
 
     A node is lowered to a table where it is an elementwise function of one value, else by its op; a node
     without integer form runs in float between dequantize and quantize, and is listed in the notes
-    (rule ``placement``). ``strict``: such a node is an error that lists them all.
+    (rule ``placement``). ``strict``: such a node is an error that lists them all. Operands of 16 bits that an op has no
+    form for are requantized to 8 for it (rule ``narrow``).
+    ``floats``: names of nodes (globs) that are left in float, with what is fused to them; a name of no node is an error.
     """
 
     name = "quantize-ops"
@@ -24,12 +29,13 @@ class QuantizeOps(Pass):
     requires = ("has_qparams",)
     exactness = "approximate"
     strict: bool = False
+    floats: tuple[str, ...] = ()
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Returns a new graph."""
         _refuse_simulated(graph)
         ctx.resources["annotated_graph"] = graph
-        q = Lowering(graph)
+        q, floats = Lowering(graph), chosen_nodes(graph, self.floats)
         for value in graph.inputs:
             lowered = q.graph.add_input(value.name, _input_type(value))
             q.define(value, lowered)
@@ -38,17 +44,24 @@ class QuantizeOps(Pass):
             if node.output.fused:
                 continue
             q.builder.location = node.location
-            lowered_node = None
-            if node.output.type.qparams is not None:
+            lowered_node, reason = None, f"{node.op.name} has no integer form here"
+            if node.name in floats:
+                reason = CHOSEN
+            elif node.output.type.qparams is not None:
+                q.narrows = _reads_narrowed(node)
                 lowered_node = q.table(node) if node.op.elementwise else None
                 lowered_node = lowered_node or node.op.quantize(q, node)
+                if q.narrows:
+                    what = f"{node.op.name} takes 8 bits: its operands of 16 are requantized"
+                    notes.append(Note(node.name, "narrow", lowered_node is not None, what))
+                q.narrows = False
             placement = Note(node.name, "placement", lowered_node is not None)
             if lowered_node is None:
                 lowered_node = q.float_node(node)
-                placement = Note(node.name, "placement", False, f"{node.op.name} has no integer form here")
+                placement = Note(node.name, "placement", False, reason)
             q.define(node.output, lowered_node)
             notes.append(placement)
-        declined = [n for n in notes if not n.applied]
+        declined = [n for n in notes if n.rule == "placement" and not n.applied and n.reason != CHOSEN]
         if declined and self.strict:
             listed = "\n".join(f"  %{n.node}: {n.reason}" for n in declined)
             raise PassError(
@@ -70,6 +83,15 @@ def _refuse_simulated(graph: Graph) -> None:
             found.location,
             "leave out the pass that simulates, or stop before quantize-ops",
         )
+
+
+def _reads_narrowed(node: Node) -> bool:
+    """Whether ``node``, with what is fused behind it, reads 16 bits that one of these ops has no form for."""
+    chain = with_fused(node)
+    read = [v.type.qparams for n in chain for v in n.inputs if v is not None]
+    return any(q is not None and q.dtype == "s16" for q in read) and not all(
+        n.op.wide_operands for n in chain
+    )
 
 
 def _input_type(value: Value) -> TensorType:

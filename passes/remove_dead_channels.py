@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -193,7 +195,7 @@ def _absorb(graph: Graph, user: Node, value: Value, dead: Mask, interval: Interv
     )  # [O, C]; zeros where no single value is proved
     added = bias.data.astype(np.int64) + (per_channel[:, dead] * interval.low[dead]).sum(axis=1)
     kept = np.ascontiguousarray(weight.data[..., ~dead])
-    graph.set_input(user, rule.bias, graph.constant(added.astype(np.int32), bias.name, bias.type))
+    graph.set_input(user, rule.bias, graph.constant(added.astype(bias.data.dtype), bias.name, bias.type))
     graph.set_input(user, rule.weight, graph.constant(kept, weight.name, weight.type.with_shape(kept.shape)))
 
 
@@ -220,4 +222,4 @@ def _shrink(graph: Graph, node: Node, channels: int, keep: NDArray[np.intp]) -> 
 def _take_scales(qparams: QParams | None, keep: NDArray[np.intp], axis: int) -> QParams | None:
     if qparams is None or qparams.axis != axis or len(qparams.scale) == 1:
         return qparams
-    return QParams.per_channel(np.asarray(qparams.scale)[keep], axis, qparams.dtype)
+    return replace(qparams, scale=tuple(np.asarray(qparams.scale)[keep].tolist()))

@@ -12,6 +12,7 @@ from qcc.ir.qspec import SMALLEST_SCALE, QSpec
 # SIMD units multiply them, and what the coarser weights cost is about a fiftieth of a step of the skip for a sum of 1000
 # products.
 LARGEST_SKIP_MULTIPLIER = 2**15 - 1
+WIDE_SKIP_MULTIPLIER = 2**22  # where the input has 16 bits, and the sum 64
 # Of a bias that no sum of products outweighs: the accumulators stay float32 numbers, at a like cost.
 _LARGEST_BIAS = 2.0**23
 _CONSTANT_SKIP = 2.0**29  # of the 32 bits, a quarter for a constant that is added to the accumulator
@@ -29,7 +30,8 @@ def weight_scales(node: Node, spec: QSpec | None = None) -> Scales:
     ratio, skip = skip_ratio(node, spec), _skip(node)
     if ratio is None or skip is None:
         return _least_scales(node, spec or QSpec()).astype(np.float32).astype(np.float64)
-    multiplier = np.clip(np.floor(ratio), 1, LARGEST_SKIP_MULTIPLIER)
+    largest = WIDE_SKIP_MULTIPLIER if _is_wide(node.input(0)) else LARGEST_SKIP_MULTIPLIER
+    multiplier = np.clip(np.floor(ratio), 1, largest)
     return np.asarray(_scale(skip) / (_scale(node.input(0)) * multiplier))
 
 
@@ -56,7 +58,7 @@ def _least_scales(node: Node, spec: QSpec) -> Scales:
     scale = w.max(axis=1) / spec.weight_max
     if weight.range is not None and w.any():
         scale *= min(weight.range[1] / w.max(), 1.0)
-    largest = float(scale.max()) or _scale(_materialized(node.output)) / _scale(node.input(0))
+    largest = float(scale.max()) or _scale(materialized(node.output)) / _scale(node.input(0))
     scale = np.where(scale == 0.0, largest, scale)
     scale = np.maximum(scale, max(largest * 2.0**-24, SMALLEST_SCALE))
     scale = np.maximum(scale, _scales_for_sums(node, w))
@@ -74,6 +76,8 @@ def _scales_for_sums(node: Node, w: Scales) -> Scales:
     """
     qparams = node.input(0).type.qparams
     assert qparams is not None
+    if _is_wide(node.input(0)):
+        return np.zeros(len(w))  # the sum has 64 bits
     s_x, products = qparams.scale[0], 128.0 + abs(qparams.zero_point)
     bias, skip = _bias(node), _skip(node)
     scale, room = np.zeros(len(w)), _SUM_LIMIT - products * w.shape[1] / 2
@@ -114,12 +118,16 @@ def _skip(node: Node) -> Value | None:
     return user.input(1) if user.input(0) is node.output else user.input(0)
 
 
-def _materialized(value: Value) -> Value:
+def materialized(value: Value) -> Value:
     """The value in which a chain of fused ones ends."""
     while value.fused:
         (user,) = value.users
         value = user.output
     return value
+
+
+def _is_wide(value: Value) -> bool:
+    return value.type.qparams is not None and value.type.qparams.dtype == "s16"
 
 
 def _scale(value: Value) -> float:

@@ -22,11 +22,15 @@ from qcc.ir.types import DType
 
 Integers = NDArray[np.int64]
 
-SUM_BITS = 32  # every accumulator is an int32
+SUM_BITS = {
+    DType.S32: 32,
+    DType.S64: 43,
+}  # of an accumulator, by its type; so much s64 leaves room for a multiplier
 SCALE_TOLERANCE = 2.0**-20  # of a product of scales, which is computed once in float64
 # A planned multiplier may leave the ratio of the scales by 256.5 steps of 2^-23, which is just over 2^-15. At 2^-14
 # it moves the largest result, 255 steps from the zero_point, by 1/64 of a step.
 MULTIPLIER_TOLERANCE = 2.0**-14
+WIDE_TOLERANCE = 2.0**-19  # of a result of 16 bits, or of a sum of 64: it moves 2^15 steps by 1/16 of one
 RESIDUAL_TOLERANCE = 2.0**-12
 EXHAUSTIVE = 2**16  # accumulators of a channel up to which all of them are tried
 _CHUNK = 2**20  # accumulators evaluated at a time
@@ -144,14 +148,14 @@ class Walk:
         elif name == "wide_softmax":
             check_wide_softmax(node)
             self._learn(node.output, _whole_type(node.output))
-        elif dtype is DType.S32:
+        elif dtype.is_accumulator:
             _fail(node, None, f"{name} leaves an accumulator", "a rule that bounds it", "none")
         else:
             _check_no_accumulator(node)
             self._learn(node.output, _whole_type(node.output))
 
     def _compute(self, node: Node) -> None:
-        """Bounds by the op's rule; for an accumulator those of its partial sums too, which must fit 32 bits."""
+        """Bounds by the op's rule; for an accumulator those of its partial sums too, which must fit its type."""
         channels = channels_of(node.output)
 
         def exact(index: int, zero_point: int = 0) -> Bounds:
@@ -161,14 +165,15 @@ class Walk:
             return self._fact(node, index).partial.shifted(-zero_point).with_value(0)
 
         bounds = _per_channel(RULES[node.op.name](node, exact), channels)
-        if node.output.type.dtype is not DType.S32:
+        dtype = node.output.type.dtype
+        if not dtype.is_accumulator:
             _check_no_accumulator(node)
             self._learn(node.output, bounds)
             return
         sums = _per_channel(RULES[node.op.name](node, partial), channels)
-        limit = 2 ** (SUM_BITS - 1)
+        limit = 2 ** (SUM_BITS[dtype] - 1)
         for bad in np.flatnonzero((sums.low < -limit) | (sums.high >= limit)):
-            claim = f"every partial sum in {SUM_BITS} bits"
+            claim = f"every partial sum in {SUM_BITS[dtype]} bits"
             _fail(node, int(bad), "a partial sum overflows", claim, f"[{sums.low[bad]}, {sums.high[bad]}]")
         self.accumulators += 1
         self.bits = max(self.bits, _bits(sums))
@@ -216,7 +221,7 @@ def _fail(node: Node, channel: int | None, what: str, claimed: object, recompute
 def _check_no_accumulator(node: Node) -> None:
     """An accumulator may be summed up further or requantized; nothing else reads it."""
     for value in node.inputs:
-        if value is not None and value.data is None and value.type.dtype is DType.S32:
+        if value is not None and value.data is None and value.type.dtype.is_accumulator:
             _fail(
                 node,
                 None,
@@ -262,15 +267,15 @@ def _check_close(
 
 
 def _check_weights(node: Node, product: NDArray[np.float64]) -> None:
-    """Symmetric 8-bit weights, and a 32-bit bias at the scale of the products."""
+    """Symmetric 8-bit weights, and a bias of the type and scale of the products."""
     weight = node.input(1).data
     if weight is not None and weight.dtype == np.int8 and weight.min() < -127:
         channel = int(np.argmax((weight < -127).reshape(len(weight), -1).any(axis=1)))
         _fail(node, channel, "weight out of range", "[-127, 127]", int(weight[channel].min()))
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = node.input(2)
-        if bias.type.dtype is not DType.S32:
-            _fail(node, None, "type of the bias", "s32", bias.type.dtype.value)
+        if bias.type.dtype is not node.output.type.dtype:
+            _fail(node, None, "type of the bias", node.output.type.dtype.value, bias.type.dtype.value)
         _check_close(node, "scale of the bias", _scales(node, bias), product, SCALE_TOLERANCE)
 
 
@@ -281,7 +286,7 @@ def _check_sum(node: Node) -> None:
     fine step. A residual sum happens at the scale of an accumulator, and its ratios must be integers.
     """
     scale = _scales(node, node.output)
-    residual = any(v is not None and v.data is None and v.type.dtype is DType.S32 for v in node.inputs[:2])
+    residual = any(v is not None and v.data is None and v.type.dtype.is_accumulator for v in node.inputs[:2])
     for index in range(2):
         value, multiplier = node.input(index), np.ones(1)
         if len(node.inputs) > 2 + index and node.inputs[2 + index] is not None:
@@ -297,19 +302,24 @@ def _check_sum(node: Node) -> None:
 
 # ---------------------------------------------------------------------- requantize
 def _read_claims(node: Node) -> _Requantize:
-    """The planned operands; VerifyError where one is absent or no s32 of the right length."""
+    """The planned operands; VerifyError where one is absent, of another type (s64 bounds are s64) or length."""
     channels, found = channels_of(node.output), {}
     for index, name in enumerate(("multiplier", "shift", "acc_min", "acc_max"), start=1):
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None or value.data is None:
             _fail(node, None, "is not planned", f"a constant {name}", "none")
         sizes = (1, channels) if index <= 2 else (channels,)
-        if value.data.dtype != np.int32 or value.data.ndim != 1 or value.data.size not in sizes:
+        wide = index > 2 and node.input(0).type.dtype is DType.S64
+        if (
+            value.data.dtype != (np.int64 if wide else np.int32)
+            or value.data.ndim != 1
+            or value.data.size not in sizes
+        ):
             _fail(
                 node,
                 None,
                 f"type of {name}",
-                f"s32[{channels}]",
+                f"{'s64' if wide else 's32'}[{channels}]",
                 f"{value.data.dtype}{list(value.data.shape)}",
             )
         found[name] = np.broadcast_to(value.data.astype(np.int64), channels)
@@ -333,12 +343,13 @@ def _read_claims(node: Node) -> _Requantize:
 def _check_requantize(node: Node, claims: _Requantize, acc: Bounds, partial: Bounds) -> None:
     """The claims of one requantize, fast paths apart.
 
-    (1) multiplier in [2^23, 2^31) and shift in 1..62; as the accumulator is an int32, acc * multiplier + 2^(shift-1)
-    stays under 2^62 + 2^61, within 64 bits. (2) multiplier * 2^-shift is the ratio of the scales. (3) The claimed
-    interval holds the recomputed one. (4) accumulator_bits hold every partial sum.
+    (1) multiplier in [2^23, 2^31) and shift in 1..62; with an accumulator of 32 bits, acc * multiplier + 2^(shift-1)
+    stays under 2^62 + 2^61, within 64 bits; of one of more bits the multiplier has fewer. (2) multiplier * 2^-shift is
+    the ratio of the scales. (3) The claimed interval holds the recomputed one. (4) accumulator_bits hold every partial sum.
     """
+    accumulator, bits = node.input(0).type.dtype, _bits(partial)
     for name, data, low, high in (
-        ("multiplier", claims.multiplier, 2**23, 2**31 - 1),
+        ("multiplier", claims.multiplier, 2 ** min(23, 61 - bits), 2 ** min(31, 63 - bits) - 1),
         ("shift", claims.shift, 1, 62),
     ):
         for bad in np.flatnonzero((data < low) | (data > high)):
@@ -346,14 +357,16 @@ def _check_requantize(node: Node, claims: _Requantize, acc: Bounds, partial: Bou
     # beyond 2^-32 or 2^29 an accumulator of 32 bits gives 0, or saturates, as it does there
     real = np.clip(_scales(node, node.input(0)) / _scales(node, node.output), 2.0**-32, 2.0**29)
     planned = claims.multiplier.astype(np.float64) * 2.0 ** -claims.shift.astype(np.float64)
-    _check_close(node, "multiplier * 2^-shift", planned, real, MULTIPLIER_TOLERANCE)
+    narrow = accumulator is not DType.S64 and node.output.type.dtype is DType.S8
+    tolerance = MULTIPLIER_TOLERANCE if narrow else WIDE_TOLERANCE
+    _check_close(node, "multiplier * 2^-shift", planned, real, tolerance)
     for bad in np.flatnonzero((acc.low < claims.acc_min) | (acc.high > claims.acc_max)):
         claim = f"[{claims.acc_min[bad]}, {claims.acc_max[bad]}]"
         _fail(node, int(bad), "accumulator interval", claim, f"[{acc.low[bad]}, {acc.high[bad]}]")
-    claimed_bits, bits = node.op.attributes()["accumulator_bits"], _bits(partial)
-    if not bits <= claimed_bits <= SUM_BITS:
+    claimed_bits, limit = node.op.attributes()["accumulator_bits"], SUM_BITS.get(accumulator, 32)
+    if not bits <= claimed_bits <= limit:
         widest = int(np.argmax(np.maximum(partial.high, -1 - partial.low)))
-        _fail(node, widest, "accumulator_bits", claimed_bits, f"{bits} (at most {SUM_BITS})")
+        _fail(node, widest, "accumulator_bits", claimed_bits, f"{bits} (at most {limit})")
 
 
 # ---------------------------------------------------------------------- fast paths

@@ -119,6 +119,19 @@ def main() -> None:
     help="Whose integers: qcc's own, those of TensorFlow Lite's reference kernels, or those of onnxruntime.",
 )
 @click.option(
+    "--int16",
+    multiple=True,
+    metavar="GLOB",
+    help="Hold the tensors whose names match in 16 bits (repeatable; '*': all of them).",
+)
+@click.option(
+    "--float",
+    "float_nodes",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave the nodes whose names match in float (repeatable).",
+)
+@click.option(
     "--stats", type=path_type, metavar="FILE", help="Statistics of an earlier run, in place of --calib."
 )
 @click.option(

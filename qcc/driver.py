@@ -164,7 +164,12 @@ def _calibrating(options: CompileOptions) -> tuple[str, str]:
     """The passes that choose ranges, and qparams from them, as text."""
     qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
     calibrate = f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}"
-    return calibrate, f"choose-qparams{{{qspec}}}" if qspec else "choose-qparams"
+    return calibrate, _pass("choose-qparams", qspec, *_choices(options))
+
+
+def _choices(options: CompileOptions) -> tuple[str, str]:
+    """What is held in 16 bits, and what stays in float, as options of a pass."""
+    return _names("int16", options.int16), _names("floats", options.float_nodes)
 
 
 def quantize_pipeline(options: CompileOptions) -> str:
@@ -176,10 +181,12 @@ def quantize_pipeline(options: CompileOptions) -> str:
         (
             "adopt-qparams",
             "fuse-epilogues",
-            *(("equalize",) if options.corrections and not from_file else ()),
+            *((_pass("equalize", *_choices(options)),) if options.corrections and not from_file else ()),
             *_calibrating(options),
             *(("correct-bias", "round-weights") if options.corrections else ()),
-            f"quantize-ops{{strict={str(options.strict).lower()}}}",
+            _pass(
+                "quantize-ops", f"strict={str(options.strict).lower()}", _names("floats", options.float_nodes)
+            ),
             "fold-zero-points",
             "plan-accumulators"
             if options.rounding == "ties_up"
@@ -189,6 +196,15 @@ def quantize_pipeline(options: CompileOptions) -> str:
             else "remove-dead-channels",
         )
     )
+
+
+def _names(option: str, names: tuple[str, ...]) -> str:
+    return f"{option}={json.dumps(names)}" if names else ""
+
+
+def _pass(name: str, *options: str) -> str:
+    given = " ".join(filter(None, options))
+    return f"{name}{{{given}}}" if given else name
 
 
 def _pipeline(stage: str, options: CompileOptions) -> str:

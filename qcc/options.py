@@ -27,6 +27,7 @@ class CompileOptions:
     ``corrections``: equalization, bias correction and weight rounding, each kept where it helps on real samples.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
     ``rounding``: whose integers a requantization yields: qcc's own, or those of another runtime's kernels.
+    ``int16``: names of values (globs) held in 16 bits; ("*",) for all. ``float_nodes``: names of nodes that stay in float.
     ``stats``: a file of statistics that takes the place of calibration data; ``save_stats``: where to write one.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
     ``threads``: how many share the work of one inference; 1 to MAX_THREADS.
@@ -52,6 +53,8 @@ class CompileOptions:
     corrections: bool = True
     qspec: str = ""
     rounding: Literal["ties_up", "tflite", "onnx"] = "ties_up"
+    int16: tuple[str, ...] = ()
+    float_nodes: tuple[str, ...] = ()
     stats: Path | None = None
     save_stats: Path | None = None
     weights: Form = "auto"

@@ -135,7 +135,14 @@ def _lines(words: Sequence[str]) -> list[str]:
     return [", ".join(words[i : i + per_line]) + "," for i in range(0, len(words), per_line)]
 
 
-C_TYPES = {"s8": "int8_t", "u8": "uint8_t", "s16": "int16_t", "s32": "int32_t", "f32": "float"}
+C_TYPES = {
+    "s8": "int8_t",
+    "u8": "uint8_t",
+    "s16": "int16_t",
+    "s32": "int32_t",
+    "s64": "int64_t",
+    "f32": "float",
+}
 """C type by spelling of the element type."""
 
 

@@ -12,6 +12,8 @@ from qcc.backends.scalar import (
     movement,
     products,
     reduction,
+    wide,
+    wide_convolution,
     window,
 )
 
@@ -25,4 +27,6 @@ KERNELS: tuple[Kernel, ...] = (
     *conversion.KERNELS,
     *movement.KERNELS,
     *float_elementwise.KERNELS,
+    *wide.KERNELS,
+    *wide_convolution.KERNELS,
 )

@@ -71,7 +71,7 @@ def accepts_activations(step: Step) -> str | None:
     for value in (step.root.input(0), step.root.input(1)):
         if value.is_constant or value.type.dtype.value != "s8":
             return f"operand %{value.name} is not an s8 activation"
-    return _accepts_axes(step)
+    return accepts_axes(step)
 
 
 def accepts_constant(step: Step) -> str | None:
@@ -80,7 +80,7 @@ def accepts_constant(step: Step) -> str | None:
     activations = [v for v in values if not v.is_constant]
     if len(activations) != 1 or activations[0].type.dtype.value != "s8":
         return "not an s8 activation and a constant"
-    return _accepts_axes(step)
+    return accepts_axes(step)
 
 
 def accepts_small_constant(step: Step) -> str | None:
@@ -88,19 +88,21 @@ def accepts_small_constant(step: Step) -> str | None:
     refused = accepts_constant(step)
     if refused is not None:
         return refused
-    values = _centred(step, 0 if step.root.input(0).is_constant else 1)
+    values = centred(step, 0 if step.root.input(0).is_constant else 1)
     fits = values.min() >= -(2**15) and values.max() < 2**15
     return None if fits else "the constant does not fit 16 bits"
 
 
-def _accepts_axes(step: Step) -> str | None:
+def accepts_axes(step: Step) -> str | None:
+    """At most four axes once neighbours are merged."""
     extents, _ = _axes(step)
     return (
         None if len(extents) <= _AXES else f"broadcasting needs {len(extents)} axes, the kernel has {_AXES}"
     )
 
 
-def _params(step: Step, order: tuple[int, int]) -> dict[str, int | float | Sequence[int]]:
+def binary_params(step: Step, order: tuple[int, int]) -> dict[str, int | float | Sequence[int]]:
+    """Fields of qcc_binary_params; ``order``: of the operands."""
     extents, strides = _axes(step)
     missing = _AXES - len(extents)
     a, b = (step.root.input(i) for i in order)
@@ -115,54 +117,60 @@ def _params(step: Step, order: tuple[int, int]) -> dict[str, int | float | Seque
     }
 
 
-def _factors(step: Step, index: int) -> NDArray[np.int32]:
+def operand_factors(step: Step, index: int) -> NDArray[np.int32]:
     """The operand's multiplier, s32[1] or s32[C] as ``per_channel`` says."""
     data = constant(step.root, ("a_multiplier", "b_multiplier")[index])
     factors = np.ones(1, np.int32) if data is None else data.reshape(-1)
-    return np.broadcast_to(factors, _channels(step)).astype(np.int32)
+    return np.broadcast_to(factors, requantize_channels(step)).astype(np.int32)
 
 
-def _channels(step: Step) -> int:
+def requantize_channels(step: Step) -> int:
+    """Entries of multiplier and shift: 1, or one for each channel."""
     return step.output.type.shape[-1] if _is_per_channel(step) else 1
 
 
-def _centred(step: Step, index: int) -> NDArray[np.int64]:
+def centred(step: Step, index: int) -> NDArray[np.int64]:
+    """A constant operand minus its zero_point."""
     value = step.root.input(index)
     assert value.data is not None
     return np.asarray(value.data, np.int64) - zero_point(value)
 
 
 def _requantize(step: Step) -> dict[str, NDArray[Any]]:
-    return dict(requantize_constants(step, _channels(step)))
+    return dict(requantize_constants(step, requantize_channels(step)))
 
 
 def lower_add(step: Step) -> Call:
     """s8_add_scalar."""
-    factors = {"a_multiplier": _factors(step, 0), "b_multiplier": _factors(step, 1)}
+    factors = {"a_multiplier": operand_factors(step, 0), "b_multiplier": operand_factors(step, 1)}
     inputs = (step.root.input(0), step.root.input(1))
-    return Call(_params(step, (0, 1)), {**factors, **_requantize(step)}, inputs=inputs)
+    return Call(binary_params(step, (0, 1)), {**factors, **_requantize(step)}, inputs=inputs)
 
 
 def lower_add_constant(step: Step) -> Call:
     """s8_add_constant_scalar: the constant is brought to the accumulator's scale here."""
     activation, other = (1, 0) if step.root.input(0).is_constant else (0, 1)
     data = constant(step.root, ("a_multiplier", "b_multiplier")[other])
-    b = _centred(step, other) * (1 if data is None else data.astype(np.int64))
-    constants = {"b": b.astype(np.int32), "a_multiplier": _factors(step, activation), **_requantize(step)}
-    return Call(_params(step, (activation, other)), constants, inputs=(step.root.input(activation),))
+    b = centred(step, other) * (1 if data is None else data.astype(np.int64))
+    constants = {
+        "b": b.astype(np.int32),
+        "a_multiplier": operand_factors(step, activation),
+        **_requantize(step),
+    }
+    return Call(binary_params(step, (activation, other)), constants, inputs=(step.root.input(activation),))
 
 
 def lower_mul(step: Step) -> Call:
     """s8_mul_scalar."""
     inputs = (step.root.input(0), step.root.input(1))
-    return Call(_params(step, (0, 1)), _requantize(step), inputs=inputs)
+    return Call(binary_params(step, (0, 1)), _requantize(step), inputs=inputs)
 
 
 def lower_mul_constant(step: Step) -> Call:
     """s8_mul_constant_scalar."""
     activation, other = (1, 0) if step.root.input(0).is_constant else (0, 1)
-    constants = {"b": _centred(step, other).astype(np.int16), **_requantize(step)}
-    return Call(_params(step, (activation, other)), constants, inputs=(step.root.input(activation),))
+    constants = {"b": centred(step, other).astype(np.int16), **_requantize(step)}
+    return Call(binary_params(step, (activation, other)), constants, inputs=(step.root.input(activation),))
 
 
 def lower_requantize(step: Step) -> Call:

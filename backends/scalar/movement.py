@@ -217,7 +217,7 @@ def _rows() -> list[Kernel]:
             priority=priority,
         )
         for name in movers
-        for dtype in ("s8", "f32")
+        for dtype in ("s8", "s16", "f32")
         for kind, lower, accepts, priority in kinds
     ]
 
@@ -234,6 +234,6 @@ KERNELS: tuple[Kernel, ...] = (
             lower=lower_concat,
             variadic=True,
         )
-        for dtype in ("s8", "f32")
+        for dtype in ("s8", "s16", "f32")
     ),
 )

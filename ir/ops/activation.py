@@ -44,6 +44,7 @@ class Clamp(Unary):
 
     name = "clamp"
     accepts_accumulator = True
+    wide_operands = True
     low: float = float("-inf")
     high: float = float("inf")
 
@@ -58,8 +59,9 @@ class Clamp(Unary):
         return None
 
     def quantize(self, q: Lowering, node: Node) -> Value | None:
-        """The saturation of the requantize that follows the fused accumulator."""
-        acc = q.accumulator(node.input(0)) if node.input(0).fused else None
+        """The saturation of the requantize that follows the fused accumulator, or that of 16 bits."""
+        x = node.input(0)
+        acc = q.accumulator(x) if x.fused or q.is_wide(x) else None
         return None if acc is None else q.requantize(acc, node.output, self.low, self.high)
 
     @classmethod

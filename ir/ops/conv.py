@@ -16,7 +16,7 @@ from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, regi
 from qcc.ir.ops.elementwise import Add
 from qcc.ir.ops.shape import Pad
 from qcc.ir.ops.spatial import four, from_image, pair, to_image
-from qcc.ir.types import DType, TensorType, product_qparams
+from qcc.ir.types import DType, TensorType, product_qparams, sum_dtype
 from qcc.ir.window import auto_pads, pad_spatial, patches, sliding_windows, taps, window_output
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Conv2d(Op):
     operands = ("x", "w", "bias?")
     accumulates = True
     folds_zero_point = True
+    wide_operands = True
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
@@ -197,10 +198,10 @@ class Conv2d(Op):
 
 
 def accumulator_type(x: TensorType, w: TensorType, shape: tuple[int, ...]) -> TensorType:
-    """f32 for float operands; s32 at scale s_x * s_w, per channel of the last axis, for integer ones."""
+    """f32 for float operands; s32 (s64 for 16 bits) at scale s_x * s_w, per channel of the last axis, for integer ones."""
     if x.dtype is DType.F32 and w.dtype is DType.F32:
         return TensorType(DType.F32, shape)
-    return TensorType(DType.S32, shape, product_qparams(x, w, len(shape) - 1))
+    return TensorType(sum_dtype(x, w), shape, product_qparams(x, w, len(shape) - 1))
 
 
 @onnx_importer("Conv")

@@ -35,6 +35,7 @@ class ConvTranspose2d(Op):
     name = "conv_transpose2d"
     operands = ("x", "w", "bias?")
     accumulates = True
+    wide_operands = True
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     output_pads: tuple[int, int] = (0, 0)

@@ -36,6 +36,7 @@ class Dense(Op):
     accumulates = True
     wide_result = True
     folds_zero_point = True
+    wide_operands = True
     x_zero_point: int = 0
 
     def infer(self, *operands: TensorType | None) -> TensorType:
@@ -138,6 +139,7 @@ class MatMul(Op):
     name = "matmul"
     operands = ("a", "b")
     accumulates = True
+    wide_operands = True
 
     def infer(self, *operands: TensorType | None) -> TensorType:
         """[..., M, N]; s32 at scale s_a * s_b for integers."""

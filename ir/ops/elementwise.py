@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from qcc.ir.errors import VerifyError
 from qcc.ir.interval import Interval
 from qcc.ir.op import Array, Case, Op, Signature, onnx_importer, register_op
 from qcc.ir.qparams import QParams
-from qcc.ir.types import DType, TensorType
+from qcc.ir.types import DType, TensorType, sum_dtype
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Node, Value
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from qcc.ir.lowering import Lowering
 
 SUM_MULTIPLIER_BITS = 14  # two 8-bit operands times 2^14 stay under 2^24: exact in float32 fast paths too
+WIDE_MULTIPLIER_BITS = 20  # of 16-bit operands, whose sum is in 64 bits
 
 
 class Binary(Op):
@@ -66,7 +68,13 @@ class _Sum(Binary):
     accumulates = True
     accepts_accumulator = True
     chooses_qparams = True
+    wide_operands = True
     sign = 1
+
+    def infer(self, *operands: TensorType | None) -> TensorType:
+        """Broadcast shape; f32, s32 for integers, s64 where one has 16 bits or more sums in it."""
+        result = super().infer(*operands)
+        return result if result.dtype is DType.F32 else replace(result, dtype=sum_dtype(*operands[:2]))
 
     def float_ref(self, *operands: Array | None) -> Array:
         """a + b or a - b."""
@@ -117,10 +125,13 @@ class _Sum(Binary):
             scales = [
                 v.type.qparams.scale[0] for v in (a, b) if v.type.qparams is not None and not v.is_constant
             ]
-            scale = np.asarray([max(scales) / 2**SUM_MULTIPLIER_BITS])
+            bits = WIDE_MULTIPLIER_BITS if any(map(q.is_wide, (a, b))) else SUM_MULTIPLIER_BITS
+            scale = np.asarray([max(scales) / 2**bits])
             if any(v.is_constant for v in (a, b)):
                 largest = max(float(np.abs(v.data).max()) for v in (a, b) if v.data is not None)
                 scale = np.maximum(scale, largest / 2**28)
+        wide = any(map(q.is_wide, (a, b))) or (acc is not None and acc.type.dtype is DType.S64)
+        dtype = DType.S64 if wide else DType.S32
         inputs: list[Value] = []
         multipliers: list[Value | None] = []
         for index, value in enumerate((a, b)):
@@ -131,8 +142,8 @@ class _Sum(Binary):
                 inputs.append(acc)
                 multipliers.append(None)
             elif value.data is not None:
-                # the constant joins the sum in s32, at the sum's own scale
-                data = np.rint(sign * value.data.astype(np.float64) / scale).astype(np.int32)
+                # the constant joins the sum as it is, at the sum's own scale
+                data = np.rint(sign * value.data.astype(np.float64) / scale).astype(dtype.numpy)
                 inputs.append(q.constant(data, value.name))
                 multipliers.append(None)
             else:
@@ -142,7 +153,7 @@ class _Sum(Binary):
                 inputs.append(x)
                 multipliers.append(q.constant(factor, f"{node.name}_multiplier"))
         axis = len(node.output.type.shape) - 1 if scale.size > 1 else None
-        qparams = QParams(tuple(float(s) for s in scale), 0, axis, "s32")
+        qparams = QParams(tuple(float(s) for s in scale), 0, axis, dtype.value)
         return q.emit(type(self)(), *inputs, *multipliers, name=node.name, qparams=qparams)
 
 
@@ -168,6 +179,7 @@ class Mul(Binary):
     name = "mul"
     accumulates = True
     chooses_qparams = True
+    wide_operands = True  # symmetric ones: a product of two stays within 2^30
 
     def float_ref(self, *operands: Array | None) -> Array:
         """numpy multiply."""

@@ -16,7 +16,7 @@ from qcc.ir.op import Array, Case, Op, Signature, onnx_importer, register_op
 from qcc.ir.ops.shape import Movement, as_interval
 from qcc.ir.ops.spatial import four, from_image, pair, to_image
 from qcc.ir.qparams import QParams
-from qcc.ir.types import DType, TensorType
+from qcc.ir.types import TensorType, sum_dtype
 from qcc.ir.window import auto_pads, pad_for_windows, tap_counts, taps, window_output
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class AvgPool2d(Pool):
 
     name = "avg_pool2d"
     accumulates = True
+    wide_operands = True
     kernel: tuple[int, int] = (2, 2)
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -184,7 +185,8 @@ class AvgPool2d(Pool):
         if x.qparams is None or x.qparams.axis is not None:
             raise VerifyError(f"avg_pool2d needs an operand with per-tensor qparams, got {x}")
         scale = x.qparams.scale[0] / self.divisor(*x.shape[1:3])
-        return TensorType(DType.S32, result.shape, QParams.per_tensor(scale, 0, "s32"))
+        dtype = sum_dtype(x)
+        return TensorType(dtype, result.shape, QParams.per_tensor(scale, 0, dtype.value))
 
     def float_ref(self, *operands: Array | None) -> Array:
         """Sum in float64, then the division."""

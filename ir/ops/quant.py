@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +68,10 @@ class Dequantize(Op):
 
 @register_op
 class Requantize(Op):
-    """s32 accumulator (or s8 at another scale) to 8 bits: equation (4) of fixedpoint, saturated to [low, high].
+    """Accumulator (or activation at another scale) to 8 or 16 bits: equation (4) of fixedpoint, saturated to [low, high].
 
     ``multiplier``, ``shift``: s32[1] or s32[C], from the planner; absent, they follow from the scales.
-    ``acc_min``, ``acc_max``: s32[C], the proven interval of x, minus its zero_point.
+    ``acc_min``, ``acc_max``: s32[C], s64[C] for an s64 accumulator: the proven interval of x, minus its zero_point.
     ``rounding``: one of fixedpoint.ROUNDINGS. ``certified``: names of the fast paths proved equal over that interval.
     ``accumulator_bits``: two's complement bits that hold every partial sum of x, in any order (0: not planned).
     """
@@ -100,13 +101,14 @@ class Requantize(Op):
         """(multiplier, shift), each int64[1] or [C]: the planned ones, or those nearest to the real scale."""
         if len(operands) > 2 and operands[1] is not None and operands[2] is not None:
             return np.asarray(operands[1], np.int64), np.asarray(operands[2], np.int64)
-        pairs = [fixedpoint.quantize_multiplier(float(r)) for r in self.real_multipliers(sig)]
+        bits = UNPLANNED_WIDE_BITS if sig.operand(0).dtype is DType.S64 else 31
+        pairs = [fixedpoint.quantize_multiplier(float(r), bits) for r in self.real_multipliers(sig)]
         return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.int64)
 
     def real_multipliers(self, sig: Signature) -> NDArray[np.float64]:
         """float64[1] or [C]: the scale of x over that of the result, as far as multiplier and shift reach.
 
-        What lies beyond yields the same integers at the limit: up to 2^-32 all of 32 bits rounds to 0, from 2^9 on
+        What lies beyond yields the same integers at the limit: up to 2^-32 all of 32 bits rounds to 0, from 2^17 on
         all but 0 saturates.
         """
         assert sig.result.qparams is not None
@@ -128,7 +130,7 @@ class Requantize(Op):
             sig.result.qparams.zero_point,
             self.low,
             self.high,
-            np.int8,
+            _RESULT[sig.result.dtype],
             self.rounding,
         )
 
@@ -152,20 +154,20 @@ class Requantize(Op):
 
 @register_op
 class Table(Op):
-    """y = table[x + 128]: any unary function of 8 bits, exact everywhere. ``table``: s8[256] or s8[C, 256]."""
+    """y = table[x + 128]: any unary function of 8 bits, exact everywhere. ``table``: [256] or [C, 256] of s8 or s16."""
 
     name = "table"
     operands = ("x", "table")
     chooses_qparams = True
 
     def infer(self, *operands: TensorType | None) -> TensorType:
-        """s8 of the same shape."""
+        """The type of the table's entries, in the shape of x."""
         x, table = _present(operands[0]), _present(operands[1])
-        if x.dtype is not DType.S8 or table.dtype is not DType.S8:
-            raise VerifyError(f"table needs s8 operands, got {x} and {table}")
+        if x.dtype is not DType.S8 or table.dtype not in (DType.S8, DType.S16):
+            raise VerifyError(f"table needs an s8 operand and entries of s8 or s16, got {x} and {table}")
         if table.shape not in ((256,), (*x.shape[-1:], 256)):
             raise VerifyError(f"table: shape must be (256,) or ({x.shape[-1:]}, 256), got {table.shape}")
-        return TensorType(DType.S8, x.shape)
+        return TensorType(table.dtype, x.shape)
 
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
         """Look-up, per channel of the last axis where the table has channels."""
@@ -196,6 +198,12 @@ class Table(Op):
         return ()
 
 
+UNPLANNED_WIDE_BITS = (
+    23  # of a multiplier before s64 sums, which stay under 2^39: 2^16 products of 16 and 8 bits
+)
+_RESULT: dict[DType, type[np.signedinteger[Any]]] = {DType.S8: np.int8, DType.S16: np.int16}
+
+
 def _present(type_: TensorType | None) -> TensorType:
     assert type_ is not None
     return type_
@@ -204,6 +212,11 @@ def _present(type_: TensorType | None) -> TensorType:
 def _array(array: Array | None) -> Array:
     assert array is not None
     return array
+
+
+def wide_softmax_qparams() -> QParams:
+    """[0, 1) in steps of 2^-15: what an integer softmax yields in 16 bits."""
+    return QParams.per_tensor(2.0**-15, 0, "s16")
 
 
 def softmax_qparams() -> QParams:

@@ -17,7 +17,7 @@ from qcc.ir.ops.elementwise import Mul
 from qcc.ir.ops.functions import Abs, Log, Sqrt
 from qcc.ir.ops.shape import Reshape, axis_index
 from qcc.ir.qparams import QParams
-from qcc.ir.types import DType, TensorType
+from qcc.ir.types import DType, TensorType, sum_dtype
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Node, Value
@@ -64,6 +64,7 @@ class _Total(_Reduce):
 
     accumulates = True
     wide_result = True
+    wide_operands = True
 
     def _count(self, x: TensorType) -> int:
         return prod(x.shape[a] for a in self.axes)
@@ -80,7 +81,8 @@ class _Total(_Reduce):
             raise VerifyError(f"{self.name} needs per-tensor qparams, got {operands[0]}")
         assert operands[0] is not None
         scale = result.qparams.scale[0] / self._divisor(operands[0])
-        return TensorType(DType.S32, result.shape, QParams.per_tensor(scale, 0, "s32"))
+        dtype = sum_dtype(operands[0])
+        return TensorType(dtype, result.shape, QParams.per_tensor(scale, 0, dtype.value))
 
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
         """Exact sum, int64."""
@@ -149,6 +151,8 @@ class ReduceSum(_Total):
 
 class _Extreme(_Reduce):
     """Base of max and min: the same op on integers, qparams shared."""
+
+    wide_operands = True
 
     def quant_rule(self) -> QuantRule:
         """Result and operand share qparams."""

@@ -155,6 +155,7 @@ class ResizeLinear(Op):
     name = "resize_linear"
     operands = ("x",)
     accumulates = True
+    wide_operands = True
     out_size: tuple[int, int] = (1, 1)
     scales: tuple[float, float] = (1.0, 1.0)
     coordinates: str = "half_pixel"

@@ -28,6 +28,7 @@ class Movement(Op):
     """Base of ops that only move elements of their operand(s): integers and floats alike, qparams shared."""
 
     operands = ("x",)
+    wide_operands = True
 
     def quant_rule(self) -> QuantRule:
         """Result and operands share qparams."""

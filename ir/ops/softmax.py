@@ -12,7 +12,7 @@ import numpy as np
 from qcc.ir import fixedpoint
 from qcc.ir.errors import VerifyError
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
-from qcc.ir.ops.quant import softmax_qparams
+from qcc.ir.ops.quant import softmax_qparams, wide_softmax_qparams
 from qcc.ir.ops.shape import Reshape, Transpose, axis_index
 from qcc.ir.types import DType, TensorType
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOG_BITS = 16  # a wide softmax works on x * log2(e) in steps of 2^-16
 _EXPONENT_MAX = 31  # 2^23 halved as often is 0
+SUM_BITS = 20  # of a multiplier of s64 sums, which have at most 43
 EXP_ONE = 2**23  # exp(0) in the table: 2^23 * 256 * 256 elements stay within 2^39
 
 
@@ -71,6 +72,7 @@ class Softmax(_OverAxis):
     name = "softmax"
     operands = ("x", "table?")
     accepts_accumulator = True
+    wide_operands = True
     axis: int = 1
 
     def accumulator_problem(self, sig: Signature, producer: Op) -> str:
@@ -109,30 +111,35 @@ class Softmax(_OverAxis):
         return np.asarray(np.minimum((256 * e + total // 2) // total, 255) - 128)
 
     def quant_rule(self) -> QuantRule:
-        """The result is a fraction of 256."""
-        return QuantRule(result=softmax_qparams())
+        """The result is a fraction of 256, or of 2^15."""
+        return QuantRule(result=softmax_qparams(), wide_result=wide_softmax_qparams())
 
     def quantize(self, q: Lowering, node: Node) -> Value | None:
         """Softmax of the last axis, between transposes when ``axis`` is another."""
-        if node.input(0).fused:
-            return _wide(q, node)
-        x = q.integer(node.input(0))
-        assert x.type.qparams is not None
-        steps = np.arange(256) * x.type.qparams.scale[0]
-        table = q.constant(np.rint(EXP_ONE * np.exp(-steps)).astype(np.int32), f"{node.name}_table")
+        x = q.accumulator(node.input(0))
+        if x is None:
+            return None
+        qparams = x.type.qparams
+        assert qparams is not None
+        wide = node.output.type.qparams == wide_softmax_qparams()
         last = x.type.rank - 1
         perm = (*(i for i in range(last + 1) if i != self.axis), self.axis)
         if self.axis != last:
             x = q.emit(Transpose(perm), x, name=node.name)
-        y = q.emit(Softmax(last), x, table, name=node.name)
+        if x.type.dtype is DType.S8 and not wide:
+            steps = np.arange(256) * qparams.scale[0]
+            table = q.constant(np.rint(EXP_ONE * np.exp(-steps)).astype(np.int32), f"{node.name}_table")
+            y = q.emit(Softmax(last), x, table, name=node.name)
+        else:
+            y = _wide(q, node, x, 15 if wide else 8)
         if self.axis != last:
             y = q.emit(Transpose(tuple(int(i) for i in np.argsort(perm))), y, name=node.name)
-        return y if node.output.type.qparams == softmax_qparams() else q.requantize(y, node.output)
+        return y if node.output.type.qparams == y.type.qparams else q.requantize(y, node.output)
 
 
 @register_op
 class WideSoftmax(Op):
-    """Softmax over the last axis of an s32 accumulator, which never passes through 8 bits. Integers only.
+    """Softmax over the last axis of an accumulator, which never passes through 8 bits, or of 8 or 16 bits. Integers only.
 
     u = (x * multiplier + 2^(shift-1)) >> shift, in 64 bits, is x * log2(e) in steps of 2^-16, for scales per tensor or
     per channel (s32[1] or s32[C]). With d = max(u) - u, f = d mod 2^16 and ``power_table()``:
@@ -140,26 +147,32 @@ class WideSoftmax(Op):
         e = (table[f / 256] * table[256 + f mod 256] / 2^8) / 2^(d / 2^16),   rounded down at each division
         y = min((256 e + sum(e) // 2) // sum(e), 255) - 128
 
-    y has scale 1/256 and zero_point -128. Each e is within 2^-14 of its value and one unit of 2^-23, so over n elements
-    y is within 1/2 + 1/16 + n / 2^14 LSB of the real softmax.
+    y has scale 1/256 and zero_point -128; with 15 ``bits`` it is min((2^15 e + sum(e) // 2) // sum(e), 2^15 - 1), s16 at
+    scale 2^-15. An s64 accumulator has multipliers of SUM_BITS bits, so that the product stays within 64.
+    Each e is within 2^-14 of its value and one unit of 2^-23, so over n elements y is within 1/2 + 1/16 + n / 2^14 LSB of
+    the real softmax, of 15 bits within 1/2 + 8 + n / 2^7.
     """
 
     name = "wide_softmax"
     operands = ("x", "multiplier", "shift", "table")
+    bits: int = 8
 
     def infer(self, *operands: TensorType | None) -> TensorType:
-        """s8 with ``softmax_qparams()``."""
+        """s8 with ``softmax_qparams()``, s16 with ``wide_softmax_qparams()``."""
         x, multiplier, shift, table = operands
         assert x is not None
         constants = [t for t in (x, multiplier, shift, table) if t is not None]
-        if len(constants) != 4 or any(t.dtype is not DType.S32 for t in constants) or x.rank == 0:
-            raise VerifyError(f"wide_softmax needs four s32 operands, got {operands}")
+        if len(constants) != 4 or any(t.dtype is not DType.S32 for t in constants[1:]) or x.rank == 0:
+            raise VerifyError(f"wide_softmax needs x and three s32 operands, got {operands}")
+        if not x.dtype.is_integer or self.bits not in (8, 15):
+            raise VerifyError(f"wide_softmax to 8 or 15 bits needs integers, got {x} and {self.bits} bits")
         if constants[3].shape != (512,):
             raise VerifyError(f"wide_softmax: table must have shape (512,), got {constants[3].shape}")
         for given in constants[1:3]:
             if given.shape not in ((1,), x.shape[-1:]):
                 raise VerifyError(f"wide_softmax: {given} must have one element, or one per channel of {x}")
-        return TensorType(DType.S8, x.shape, softmax_qparams())
+        qparams = softmax_qparams() if self.bits == 8 else wide_softmax_qparams()
+        return TensorType(DType(qparams.dtype), x.shape, qparams)
 
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
         """The class docstring in numpy."""
@@ -168,8 +181,9 @@ class WideSoftmax(Op):
         d = u.max(axis=-1, keepdims=True) - u
         f = d & (2**LOG_BITS - 1)
         e = ((table[f >> 8] * table[256 + (f & 255)]) >> 8) >> np.minimum(d >> LOG_BITS, _EXPONENT_MAX)
-        total = e.sum(axis=-1, keepdims=True)
-        return np.asarray(np.minimum((256 * e + total // 2) // total, 255) - 128)
+        total, one = e.sum(axis=-1, keepdims=True), 2**self.bits
+        zero_point = -128 if self.bits == 8 else 0
+        return np.asarray(np.minimum((one * e + total // 2) // total, one - 1) + zero_point)
 
     @classmethod
     def cases(cls, rng: np.random.Generator) -> Iterable[Case]:
@@ -185,19 +199,18 @@ def power_table() -> Array:
     )
 
 
-def _wide(q: Lowering, node: Node) -> Value | None:
-    """Softmax of the fused operand's accumulator."""
-    acc = q.accumulator(node.input(0))
-    if acc is None:
-        return None
+def _wide(q: Lowering, node: Node, acc: Value, bits: int) -> Value:
+    """Softmax of an accumulator, or of an activation."""
     assert acc.type.qparams is not None
     real = np.asarray(acc.type.qparams.scale) * np.log2(np.e) * 2**LOG_BITS
     # outside these bounds the result is one-hot, or uniform, whatever the multiplier
-    pairs = [fixedpoint.quantize_multiplier(float(r)) for r in np.clip(real, 2.0**-30, 2.0**29)]
+    width = SUM_BITS if acc.type.dtype is DType.S64 else 31
+    largest = 2.0 ** (width - 2)
+    pairs = [fixedpoint.quantize_multiplier(float(r), width) for r in np.clip(real, 2.0**-30, largest)]
     multiplier, shift = (np.array(column, np.int32) for column in zip(*pairs, strict=True))
     constants = (("multiplier", multiplier), ("shift", shift), ("table", power_table()))
-    y = q.emit(WideSoftmax(), acc, *(q.constant(a, f"{node.name}.{n}") for n, a in constants), name=node.name)
-    return y if node.output.type.qparams == softmax_qparams() else q.requantize(y, node.output)
+    made = (q.constant(a, f"{node.name}.{n}") for n, a in constants)
+    return q.emit(WideSoftmax(bits), acc, *made, name=node.name)
 
 
 @register_op

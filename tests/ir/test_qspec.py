@@ -20,7 +20,7 @@ def test_a_text_names_what_differs_from_the_default() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("bits=4", "qspec: there is no 'bits'", "known: activations, weights, a_bits, w_bits, narrow"),
+        ("bits=4", "qspec: there is no 'bits'", "known: activations, weights, a_bits, w_bits, narrow, pack"),
         ("a_bits=1", "qspec: a_bits is 1", "2 to 8 bits are possible"),
         ("w_bits=9", "qspec: w_bits is 9", "2 to 8 bits are possible"),
         ("a_bits=few", "qspec: a_bits cannot be 'few'", "write a number of bits"),

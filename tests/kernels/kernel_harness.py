@@ -29,6 +29,7 @@ from qcc.passes.calibrate import Calibrate
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.fuse_epilogues import FuseEpilogues
 from qcc.passes.manager import run_pipeline
+from qcc.passes.pipelines import PIPELINES
 from qcc.passes.plan_accumulators import PlanAccumulators
 from qcc.passes.quantize_ops import QuantizeOps
 
@@ -56,10 +57,13 @@ def float_graph(cases: Iterable[tuple[str, Case]]) -> Graph:
     return graph
 
 
-def integer_graph(graph: Graph, samples: dict[str, Array]) -> Graph:
-    """The planned integer form of a float graph, calibrated on ``samples``."""
+def integer_graph(
+    graph: Graph, samples: dict[str, Array], int16: Iterable[str] = (), qspec: str = ""
+) -> Graph:
+    """The planned integer form of a float graph, calibrated on ``samples``, with 16 bits for the values ``int16``."""
     ctx = PassContext({"calibration": [samples]})
-    for step in (FuseEpilogues(), Calibrate(), ChooseQParams(), QuantizeOps(), PlanAccumulators()):
+    choose = ChooseQParams(qspec, tuple(int16))
+    for step in (FuseEpilogues(), Calibrate(), choose, QuantizeOps(), PlanAccumulators()):
         graph = step.run(graph, ctx).graph or graph
     return graph
 
@@ -170,8 +174,11 @@ def aligned(count: int, alignment: int) -> NDArray[np.uint8]:
     return space[start : start + count]
 
 
-def wide_softmax() -> Graph:
-    """A planned graph of three softmax ops that read accumulators: of a dense layer, of a mean, of a sum."""
+def wide_softmax(int16: Iterable[str] = ()) -> Graph:
+    """A planned graph of three softmax ops that read accumulators: of a dense layer, of a mean, of a sum.
+
+    ``int16``: of the inputs x, y, z and the results p, q, r, those in 16 bits.
+    """
     graph = Graph("wide")
     rng = np.random.default_rng(0)
     builder = Builder(graph)
@@ -183,4 +190,6 @@ def wide_softmax() -> Graph:
     graph.add_output(builder.emit(Softmax(3), builder.emit(ReduceMean((1, 2)), y, name="b"), name="q"), "q")
     graph.add_output(builder.emit(Softmax(2), builder.emit(ReduceSum((1,)), z, name="c"), name="r"), "r")
     samples = {v.name: rng.normal(size=(20, *v.type.shape[1:])).astype(np.float32) for v in graph.inputs}
-    return run_pipeline(graph, "quantize", PassContext({"calibration": [samples]}))
+    chosen = f"choose-qparams{{int16=[{','.join(int16)}]}}"
+    pipeline = PIPELINES["quantize"].replace("choose-qparams", chosen)
+    return run_pipeline(graph, pipeline, PassContext({"calibration": [samples]}))

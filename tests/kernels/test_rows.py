@@ -66,19 +66,20 @@ def samples_of(program: Program, real: dict[str, Array], code: int | None = None
         if not type_.dtype.is_integer:
             inputs[port.name] = real[port.name]
         elif code is None:
-            inputs[port.name] = rng.integers(-128, 128, size=(1, *type_.shape)).astype(np.int8)
+            codes = rng.integers(type_.dtype.min, type_.dtype.max + 1, size=(1, *type_.shape))
+            inputs[port.name] = codes.astype(type_.dtype.numpy)
         else:
-            inputs[port.name] = np.full((1, *type_.shape), code, np.int8)
+            inputs[port.name] = np.full((1, *type_.shape), code, type_.dtype.numpy)
     return inputs
 
 
 def assert_exact(library: Library, inputs: dict[str, Array]) -> None:
-    """Equal where only integers are computed; within one code where a float op may differ in its last digits."""
+    """Equal where only integers are computed; within one code, or 64 of 2^16, where floats may differ in their last digits."""
     expected = run(library.program.graph, inputs)
     got = library.run(inputs)
     for port in library.program.outputs:
         a, b = (r[port.name].reshape(-1).astype(np.int64) for r in (got, expected))
-        allowed = int(is_float_computed(port.value))
+        allowed = is_float_computed(port.value) * (64 if port.value.type.dtype is DType.S16 else 1)
         np.testing.assert_allclose(a, b, rtol=0, atol=allowed, err_msg=port.name)
 
 
@@ -153,6 +154,30 @@ def test_two_roundings_equal_the_interpreter(compiler: Compiler) -> None:
     assert_exact(library, samples_of(library.program, case_inputs(list(registry_cases()))))
 
 
+def wide_graph(cases: list[tuple[str, Case]], which: str) -> Graph:
+    """The integer form of the cases with 16 bits for all inputs and results, for one kind, or for half of them."""
+    graph = float_graph(cases)
+    inputs, outputs = ([v.name for v in values] for values in (graph.inputs, graph.outputs))
+    rng = np.random.default_rng(3)
+    half = [name for name in inputs + outputs if rng.random() < 0.5]
+    chosen = {"all": inputs + outputs, "inputs": inputs, "outputs": outputs, "half": half}[which]
+    return integer_graph(graph, case_inputs(cases), chosen)
+
+
+@pytest.mark.parametrize("which", ["all", "inputs", "outputs", "half"])
+def test_kernels_of_16_bits_equal_the_interpreter(
+    compiler: Compiler, cases: list[tuple[str, Case]], which: str
+) -> None:
+    real = case_inputs(cases)
+    library = compiler.library(wide_graph(cases, which))
+    for code in (None, -128, 127, 0):
+        assert_exact(library, samples_of(library.program, real, code))
+    wide = samples_of(library.program, real)
+    for extreme in (-(2**15), 2**15 - 1):
+        full = {k: np.full_like(v, extreme) if v.dtype == np.int16 else v for k, v in wide.items()}
+        assert_exact(library, full)
+
+
 def constant(graph: Graph, data: Array, name: str) -> Value:
     return graph.constant(data, name, TensorType(DType.S32, data.shape))
 
@@ -216,6 +241,13 @@ def test_every_kernel_file_is_run_by_these_tests() -> None:
     twice = registry_graph()
     round_twice(twice)
     found += [build_program(g, SCALAR, g.name) for g in (rescaled_softmax(), wide_softmax(), twice)]
+    cases = list(registry_cases())
+    found += [
+        build_program(wide_graph(cases, which), SCALAR, which) for which in ("all", "inputs", "outputs")
+    ]
+    packed = integer_graph(float_graph(cases), case_inputs(cases), qspec="w_bits=4 pack=true")
+    found.append(build_program(packed, SCALAR, "packed"))
+    found.append(build_program(wide_softmax("xyz"), SCALAR, "softmax_of_16_bits"))
     used = {operation.kernel.source for program in found for operation in program.operations}
     assert sorted(set(KERNEL_FILES) - used) == []
 
@@ -235,6 +267,14 @@ def test_integer_kernels_are_clean_under_sanitizers(compiler: Compiler) -> None:
     # results of float islands may differ in the last place, and with them nothing but their own outputs
     result = compiler.sanitized(graph, samples_of(program, real))
     assert_clean(result)
+
+
+def test_kernels_of_16_bits_are_clean_under_sanitizers(compiler: Compiler) -> None:
+    cases = odd_cases(3, each=3)
+    real = case_inputs(cases)
+    for which in ("all", "half"):
+        graph = wide_graph(cases, which)
+        assert_clean(compiler.sanitized(graph, samples_of(build_program(graph, SCALAR, "probe"), real)))
 
 
 def test_float_kernels_are_clean_under_sanitizers(compiler: Compiler) -> None:

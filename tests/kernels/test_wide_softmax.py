@@ -14,7 +14,7 @@ from qcc.ir.fixedpoint import quantize_multiplier
 from qcc.ir.graph import Graph
 from qcc.ir.ops.softmax import WideSoftmax, power_table
 from qcc.ir.qparams import QParams
-from qcc.ir.types import DType, TensorType
+from qcc.ir.types import DType, TensorType, f32
 
 
 def alone(scale: np.ndarray, channels: int) -> Graph:
@@ -101,10 +101,11 @@ def test_the_checker_recomputes_multipliers_and_table() -> None:
 
 
 def test_shapes_and_types_are_checked() -> None:
-    s8, s32 = TensorType(DType.S8, (1, 4)), TensorType(DType.S32, (1, 4))
+    s32 = TensorType(DType.S32, (1, 4))
     one, table = TensorType(DType.S32, (1,)), TensorType(DType.S32, (512,))
     for operands, message in (
-        ((s8, one, one, table), "four s32 operands"),
+        ((f32(1, 4), one, one, table), "needs integers"),
+        ((s32, f32(1), one, table), "three s32 operands"),
         ((s32, one, one, one), "table must have shape"),
         ((s32, TensorType(DType.S32, (3,)), one, table), "one element, or one per channel"),
     ):
