@@ -88,6 +88,7 @@ class Calibrate(Pass):
                 ctx.progress("choosing ranges", number + 1, len(values))
         graph.stage = "annotated"
         ctx.resources["collected_statistics"] = statistics
+        ctx.resources["calibrated_graph"] = graph.clone()  # what every later error is measured against
         return PassResult(True, tuple(notes))
 
     def _observers(self, values: list[Value]) -> dict[str, str]:

@@ -27,7 +27,8 @@ Observe = Callable[[Batch, Record], None]
 KEPT_SAMPLES, KEPT_BYTES = 32, 16 * 2**20  # at most so many samples, in so much memory, but at least one
 _HASHED = 256  # elements of each input of a sample, at most
 # Histograms count at most so many samples: all, or those whose keys end in so many zero bits. Layer n ends in n.
-COUNTED_SAMPLES, LAYERS = 192, 16
+COUNTED_SAMPLES, LAYERS = 192, 8
+_TOGETHER = 32  # samples in one run for the histograms
 
 
 @dataclass
@@ -76,7 +77,7 @@ def _keys(batch: Batch) -> NDArray[np.uint64]:
     for number, name in enumerate(sorted(batch)):
         rows = batch[name].reshape(len(keys), -1)
         kept = np.ascontiguousarray(rows[:, :: max(1, -(-rows.shape[1] // _HASHED))])
-        words = kept.view(np.uint32 if kept.itemsize % 4 == 0 else np.uint8)
+        words: NDArray[Any] = kept.view(np.uint32 if kept.itemsize % 4 == 0 else np.uint8)
         keys += words @ _odd_numbers(number, words.shape[1])
     return _mixed(keys)
 
@@ -164,7 +165,8 @@ def never_negative(value: Value) -> bool:
         return False
     if node.op.name in ("max_pool2d", "concat"):
         return all(never_negative(v) for v in node.inputs if v is not None)
-    return node.op.name == "clamp" and getattr(node.op, "low", -1.0) >= 0.0
+    bounds = getattr(node.op, "low", -1.0), getattr(node.op, "high", -1.0)
+    return node.op.name == "clamp" and min(bounds) >= 0.0  # where the bounds cross, the upper one wins
 
 
 def collect(
@@ -241,8 +243,10 @@ class _Counting:
 
     def _count(self, layer: int) -> None:
         samples = self._waiting.pop(layer)
-        batch = {name: np.stack([s[name] for s in samples]) for name in samples[0]}
-        self._observe(batch, _checking(self._found.tensors, lambda tensor, array: tensor.tally(array, layer)))
+        record = _checking(self._found.tensors, lambda tensor, array: tensor.tally(array, layer))
+        while samples:
+            together = [samples.pop() for _ in range(min(_TOGETHER, len(samples)))]
+            self._observe({name: np.stack([s[name] for s in together]) for name in together[0]}, record)
 
 
 def _checking(

@@ -28,6 +28,7 @@ class QuantizeOps(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Returns a new graph."""
         _refuse_simulated(graph)
+        ctx.resources["annotated_graph"] = graph
         q = Lowering(graph)
         for value in graph.inputs:
             lowered = q.graph.add_input(value.name, _input_type(value))

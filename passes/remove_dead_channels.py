@@ -39,9 +39,13 @@ class RemoveDeadChannels(Pass):
             raise ValueError(f"granularity must be 1 or more, got {self.granularity}")
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
-        """Slice constants, shrink types, add to biases; one note for each group that shrank or cannot."""
+        """Slice constants, shrink types, add to biases; one note for each group that shrank or cannot.
+
+        ctx.resources["kept_channels"]: by value name, the original indices of the channels that are left.
+        """
         intervals, groups = propagate(graph), _groups(graph)
         before = [_channels(group) for group in groups]
+        kept = [np.arange(channels) for channels in before]
         reasons = [""] * len(groups)
         shrinking = True
         while shrinking:  # what one group loses, the weights that read another lose too
@@ -50,8 +54,15 @@ class RemoveDeadChannels(Pass):
                 reasons[index], dead = _dead_channels(graph, groups[index], intervals)
                 if dead is not None and _round(dead, self.granularity).any():
                     _remove(graph, groups[index], dead, intervals)
+                    kept[index] = kept[index][~dead]
                     shrinking = True
         notes = []
+        ctx.resources["kept_channels"] = {
+            value.name: which.tolist()
+            for group, channels, which in zip(groups, before, kept, strict=True)
+            for value in group
+            if which.size < channels
+        }
         for group, channels, reason in zip(groups, before, reasons, strict=True):
             removed = channels - _channels(group)
             if reason or removed:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qcc.ir.graph import Graph
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.error_feedback import output_error, round_with_feedback
-from qcc.passes.graph_error import GraphError, decibels
+from qcc.passes.graph_error import GraphError, decibels, declined
 from qcc.passes.layerwise import Layer, add_to_bias, layers, set_weights, shrunk_mean
 from qcc.passes.moments import covariance
 

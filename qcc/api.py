@@ -79,6 +79,7 @@ class CompiledModel:
     ) -> None:
         self.compilation = compilation
         self.warnings = warnings or []
+        self._progress = progress
         options = compilation.options
         self.program: Program = build_program(
             compilation.graph,
@@ -107,7 +108,7 @@ class CompiledModel:
     def report(self) -> dict[str, Any]:
         """Sizes, layers, placement, proofs and the accuracy on calibration samples, as plain data."""
         results = None if self.compilation.planned is None else self._results
-        return report.report_of(self.compilation, self.program, self.warnings, results)
+        return report.report_of(self.compilation, self.program, self.warnings, results, self._progress)
 
     @cached_property
     def _results(self) -> verify.Results | None:

@@ -35,6 +35,7 @@ from qcc.cli_base import (
     verify_each_option,
     warn,
 )
+from qcc.cli_compare import compare_command
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.cli_quantize import quantize_command
 from qcc.cli_stats import stats_command
@@ -59,6 +60,7 @@ def main() -> None:
       qcc verify out --data test.npz                     library = interpreter; accuracy against float
       qcc bench out                                      time per inference, against float32
       qcc quantize model.onnx --calib data.npz -o q.onnx a QDQ model for onnxruntime, OpenVINO or TensorRT
+      qcc compare model.onnx out --data test.npz         where integers and float part
       qcc explain model.onnx NODE                        what every rule did with a node, and why not
 
     data.npz holds one array for each model input, under the name of the input, samples along the first axis.
@@ -160,6 +162,13 @@ def main() -> None:
 )
 @click.option(
     "--ram", type=click.IntRange(1), metavar="BYTES", help="Most bytes of the arena: streams to fit."
+)
+@click.option(
+    "--analyze",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=CompileOptions.analyze,
+    help="Spend up to SECONDS on what each tensor, restored to float, would gain; the report shows it.",
 )
 @tune_option
 @tune_file_option
@@ -322,6 +331,7 @@ def size_command(out: Path) -> None:
 
 
 main.add_command(quantize_command)
+main.add_command(compare_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)

@@ -47,6 +47,8 @@ class Compilation:
 
     ``imported``: the model as it was read; ``float_graph``: after the float passes, the reference of accuracy;
     ``planned``: the integer program, None for float32; ``samples``: the first calibration samples, float, by name.
+    ``calibrated``: the float graph whose values were observed, ``annotated``: the one that was written in integers, and
+    ``statistics`` of the former; ``kept_channels``: by value name, those of ``planned`` where it lost dead ones.
     """
 
     options: CompileOptions
@@ -55,6 +57,10 @@ class Compilation:
     imported: Graph
     float_graph: Graph
     planned: Graph | None = None
+    calibrated: Graph | None = None
+    annotated: Graph | None = None
+    statistics: GraphStatistics | None = None
+    kept_channels: dict[str, list[int]] = field(default_factory=dict)
     proof: checker.PlanReport | None = None
     samples: Batch = field(default_factory=dict)
     calibration_samples: int = 0
@@ -114,6 +120,9 @@ def compile_graph(
     made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
     if not made.samples:  # nothing was calibrated, so nothing has read the data
         next(ctx.resources["calibration"], None)
+    made.calibrated, made.annotated = (ctx.resources.get(f"{n}_graph") for n in ("calibrated", "annotated"))
+    made.statistics = ctx.resources.get("collected_statistics")
+    made.kept_channels = ctx.resources.get("kept_channels", {})
     if options.save_stats is not None:
         save_statistics(ctx.resources["collected_statistics"], options.save_stats)
     if statistics is not None:

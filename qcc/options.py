@@ -37,6 +37,7 @@ class CompileOptions:
     ``no_float``: the program computes with integers only; what cannot is an error.
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
+    ``analyze``: seconds that the report may spend on what restoring each tensor to float would gain.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
     the cache folder of the system).
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
@@ -64,6 +65,7 @@ class CompileOptions:
     seed: int = 0
     synthetic_samples: int = 16
     shapes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    analyze: float = 0.0
     tune: bool = False
     tune_file: Path | None = None
     verify_each: bool = False

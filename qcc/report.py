@@ -14,16 +14,23 @@ import qcc
 from qcc import metrics, verify
 from qcc.backends.c.metadata import metadata_of
 from qcc.backends.program import Operation, Program
-from qcc.driver import Compilation
+from qcc.driver import Compilation, Progress
 from qcc.ir.graph import Graph
 from qcc.ir.npz import write_aside
 from qcc.ir.ops.quant import Requantize
+from qcc.report_errors import samples_measured
+from qcc.report_graph import draw
+from qcc.report_tensors import tensors_of
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 
 
 def report_of(
-    made: Compilation, program: Program, warnings: list[str], results: verify.Results | None
+    made: Compilation,
+    program: Program,
+    warnings: list[str],
+    results: verify.Results | None,
+    progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Everything a person or a script wants to know of a compilation. ``results``: on its kept samples."""
     constants = sum(
@@ -39,6 +46,7 @@ def report_of(
             "precision": made.options.precision,
             "io": made.options.boundary,
             "observer": made.options.observer,
+            "analyze_seconds": made.options.analyze,
             "tuned": made.options.tune,
             **({"no_float": True} if made.options.no_float else {}),
         },
@@ -53,6 +61,8 @@ def report_of(
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
         "accuracy": _accuracy(made, results),
+        "measured_samples": samples_measured(made),
+        **tensors_of(made, progress),
         "verification": None,  # entered when the library was built and run
         "footprint": None,  # entered when it was built and measured
         "passes": [{"name": name, "seconds": round(seconds, 4)} for name, seconds in made.seconds],
@@ -160,6 +170,7 @@ def _dead_channels(made: Compilation) -> dict[str, Any]:
             for _, n in made.notes
             if n.rule == "remove-dead-channels" and n.applied
         ],
+        "kept_channels": made.kept_channels,
     }
 
 
@@ -193,8 +204,18 @@ def write(report: dict[str, Any], folder: Path) -> None:
 
 def render_html(report: dict[str, Any]) -> str:
     """One page that needs nothing else: styles and drawings are inside. Names from the model are escaped."""
-    template = resources.files("qcc").joinpath("report.html.in").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(template).render(report=report)
+    tensors = {t["tensor"]: t for t in report["tensors"]}
+    return environment.get_template("report.html.in").render(
+        report=report, picture=draw(report["graph"]), tensors=tensors
+    )
+
+
+def _template(name: str) -> str:
+    return resources.files("qcc").joinpath(name).read_text(encoding="utf-8")

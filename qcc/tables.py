@@ -75,8 +75,29 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
     parts: list[RenderableType] = [_facts(rows)]
     if placement["float"] and options["precision"] == "int8":
         parts += [Text("\nin float:", style=LOUD), _placement(placement["float"])]
+    parts += worst_tensors(report)
     parts.append(_next_steps(folder, native))
     return Group(*parts)
+
+
+def worst_tensors(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Where most of the error arises, by SQNR; what a restoration to float gains where that was tried."""
+    if not report["worst"]:
+        return []
+    measured = {t["tensor"]: t for t in report["tensors"]}
+    gains: dict[str, list[str]] = {}
+    for entry in (report["what_if"] or {"evaluated": []})["evaluated"]:
+        if entry["gain_db"] is not None:
+            gains.setdefault(entry["tensor"], []).append(f"{entry['what']} {entry['gain_db']:+.1f} dB")
+    table = _table("tensor", "itself", "weights", "up to here", "in float", right=(1, 2, 3))
+    for name in report["worst"]:
+        found = measured[name]
+        shown = (
+            "-" if found["error"][kind] is None else decibels(found["sqnr_db"][kind])
+            for kind in ("local", "weights", "cumulative")
+        )
+        table.add_row(Text(found["label"]), *shown, ", ".join(gains.get(name, [])))
+    return [Text("\nmost error arises at (SQNR; the whole list is in report.html):", style="cyan"), table]
 
 
 def footprint(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:

@@ -28,6 +28,7 @@ MISSING = (
     ("model zoo", re.compile(r"\bzoo\b", re.IGNORECASE)),
     ("package tool", re.compile(r"package tool|arduino")),
     ("QEMU", re.compile(r"qemu|emulator", re.IGNORECASE)),
+    ("browser", re.compile(r"browser")),
     ("processor", re.compile(r"processor lacks")),
     ("compiler", re.compile(r"compiler|\bgcc\b|\bclang\b|\bg\+\+|\bzig\b", re.IGNORECASE)),
 )

@@ -67,7 +67,7 @@ def test_page_shows_what_the_report_says(compiled) -> None:
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert page.outside == []
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # our own, which sorts tables
     assert "http" not in text
     assert "prefers-color-scheme: dark" in text
 
@@ -136,7 +136,8 @@ def evil_report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def test_names_from_the_model_are_escaped(evil_report: dict[str, object]) -> None:
     text = render_html(evil_report)
     page = Page(text)
-    assert "<script" not in text
+    assert text.count("<script") == 1  # our own
+    assert EVIL not in text
     assert "&lt;script&gt;" in text
     assert page.tables["placement"][1] == [f"y{EVIL}", "lrn has no integer form here"]
     assert any(EVIL in tip for tip in page.tooltips)

@@ -51,6 +51,18 @@ def test_layout_free_values_hold_the_same_elements(graph: Graph) -> None:
     np.testing.assert_allclose(got["c"], want, rtol=1e-5, atol=1e-5)
 
 
+def test_of_peaks_only_the_largest_element_of_each_channel_comes(graph: Graph) -> None:
+    """Of an image behind a Transpose, of one as its op computed it, and not of what has no channels."""
+    values, feed = [n.output for n in graph.nodes], samples(3)
+    (got,) = FloatRuntime(graph, values, layout_free=True, peaks=values).observed(feed)
+    want = by_interpreter(graph, feed)
+    for value in values:
+        image = value.type.rank == 4
+        expected = want[value.name].max(axis=(1, 2)) if image else want[value.name]
+        array = got[value.name].squeeze((2, 3)) if image else got[value.name]
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_observed_values_come_in_small_pieces(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     values = [n.output for n in graph.nodes]
     monkeypatch.setattr("qcc.float_runtime._OBSERVED_BYTES", 2 * sum(v.type.bytes for v in values))

@@ -12,9 +12,18 @@ from quantized_nets import Net, Samples, run_pass
 from qcc.ir.errors import ParseError, PassError
 from qcc.ir.graph import Graph
 from qcc.ir.npz import load_arrays, pack_arrays
+from qcc.ir.ops.activation import Clamp
+from qcc.ir.ops.pool import MaxPool2d
+from qcc.ir.ops.rearrange import Concat
 from qcc.passes.base import PassContext
 from qcc.passes.calibrate import collect, observed_values
-from qcc.passes.graph_statistics import KEPT_BYTES, GraphStatistics, SampleSketch
+from qcc.passes.graph_statistics import (
+    COUNTED_SAMPLES,
+    KEPT_BYTES,
+    GraphStatistics,
+    SampleSketch,
+    never_negative,
+)
 from qcc.passes.statistics import FEW, MANY, SMALLEST_STRIDE, TensorStatistics, histogram_stride
 from qcc.passes.statistics_file import load_statistics, save_statistics
 
@@ -72,6 +81,65 @@ def test_statistics_of_other_models_do_not_merge() -> None:
     with pytest.raises(PassError) as caught:
         collected(graph, samples).merge(collected(other, samples))
     assert caught.value.message == "the statistics are those of different models"
+
+
+# ---------------------------------------------------------------------- counted samples
+def many(count: int = 900) -> tuple[Graph, Samples]:
+    made = Net(1, 2, 2, 3)
+    graph = made.finish(made.relu(made.conv(made.x, 2, name="acc"), name="y"))
+    run_pass(graph, "fuse-epilogues")
+    return graph, made.samples(count)
+
+
+def test_histograms_count_some_samples_and_extremes_see_all() -> None:
+    graph, samples = many()
+    found = collected(graph, *parts(samples, list(range(32, 900, 32))))
+    x, counted = found.tensors["x"], sum(found.seen[found.first_layer :])
+    assert found.count == sum(found.seen) == 900
+    assert COUNTED_SAMPLES / 4 < counted <= COUNTED_SAMPLES < counted + found.seen[found.first_layer - 1]
+    assert x.counts.sum() == 12 * counted
+    assert x.count == 12 * 900
+    assert (x.min, x.max) == (samples["x"].min(), samples["x"].max())
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.integers(1, 899), max_size=4), st.randoms(use_true_random=False))
+def test_counted_samples_do_not_depend_on_cut_or_order(cuts: list[int], random: object) -> None:
+    graph, samples = many()
+    found = [collected(graph, *parts(part, [50])) for part in parts(samples, cuts)]
+    random.shuffle(found)  # type: ignore[attr-defined]
+    first, *rest = found
+    for other in rest:
+        first.merge(other)
+    assert facts(first) == facts(collected(graph, samples))
+
+
+def test_large_samples_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, samples = many()
+    want = facts(collected(graph, samples))
+    monkeypatch.setattr("qcc.passes.graph_statistics.KEPT_BYTES", 5 * graph.inputs[0].type.bytes)
+    assert facts(collected(graph, *parts(samples, [7, 300])))[:3] == want[:3]
+
+
+def test_equal_samples_are_counted_though_they_are_many() -> None:
+    graph, samples = many(1)
+    found = collected(graph, {"x": np.repeat(samples["x"], COUNTED_SAMPLES + 9, axis=0)})
+    assert found.tensors["x"].counts.sum() == 12 * (COUNTED_SAMPLES + 9)
+
+
+def test_the_smallest_of_what_cannot_be_negative_is_0() -> None:
+    made = Net(1, 4, 4, 3)
+    relu = made.relu(made.conv(made.x, 2), name="relu")
+    pooled = made(MaxPool2d(strides=(2, 2)), relu, name="pooled")
+    joined = made(Concat(3), pooled, made.relu(pooled), name="joined")
+    graph = made.finish(made(Clamp(-1.0, 1.0), joined, name="both"))
+    names = {v.name for v in (n.output for n in graph.nodes) if never_negative(v)}
+    assert {"relu", "pooled", "joined"} < names
+    assert not names & {"x", "both"}
+    statistics = TensorStatistics(never_negative=True)
+    statistics.extend(np.array([2.0, 3.0], np.float32))
+    statistics.end_batch()
+    assert (statistics.min, statistics.max, statistics.moving.range) == (0.0, 3.0, (0.0, 3.0))
 
 
 # ---------------------------------------------------------------------- kept samples
@@ -164,8 +232,12 @@ def test_statistics_of_another_model_are_refused() -> None:
         ({"format": "other"}, "it is 'other', expected"),
         ({"values": ["x"]}, "its arrays do not fit its header"),
         ({"counts": np.zeros(3, np.int64)}, "a histogram is cut short"),
+        ({"counts": np.zeros(10**6, np.int64)}, "it holds other counts than its header says"),
         ({"reals": np.full((2, 6), np.nan)}, "a range is not finite"),
-        ({"integers": np.full((2, 6), 2**40)}, "a histogram is cut short"),
+        ({"integers": np.full((2, 5), 2**40)}, "a histogram is cut short"),
+        ({"integers": np.zeros((2, 5), np.int64)}, "it holds other counts than its header says"),
+        ({"layers": np.full((9, 3), 2**40)}, "a histogram has bins that cannot be"),
+        ({"seen": [-1] * 8}, "its numbers of samples cannot be"),
         ({"counts": np.zeros(3, np.float32)}, "its arrays have other types"),
     ],
 )
