@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qcc.ir import interpreter
 from qcc.ir.errors import PassError
 from qcc.ir.graph import Graph, Value
+from qcc.ir.ops.activation import Clamp
 from qcc.ir.printer import print_graph
 from qcc.passes.base import PassContext
 from qcc.passes.statistics import TensorStatistics
@@ -165,8 +166,7 @@ def never_negative(value: Value) -> bool:
         return False
     if node.op.name in ("max_pool2d", "concat"):
         return all(never_negative(v) for v in node.inputs if v is not None)
-    bounds = getattr(node.op, "low", -1.0), getattr(node.op, "high", -1.0)
-    return node.op.name == "clamp" and min(bounds) >= 0.0  # where the bounds cross, the upper one wins
+    return isinstance(node.op, Clamp) and min(node.op.low, node.op.high) >= 0.0
 
 
 def collect(

@@ -222,7 +222,8 @@ def _add_sample(
     kept: list[int] | None,
 ) -> None:
     x = f[errors.value.name]
-    errors.seen.update(x[None])
+    errors.seen.extend(x[None])
+    errors.seen.tally(x[None])
     split_quantization_error(errors, x)
     errors.simulated.add(x, a)
     if errors.weights is not None and twin is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from qcc.backends.program import Operation, Port, Program
+from qcc.backends.program import Operation, Program
 from qcc.backends.select import Candidate
+from qcc.backends.storage import Port
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
 

@@ -11,7 +11,8 @@ from qcc.backends.c.names import C_TYPES, LINE, Names, c_comment, c_number, comm
 from qcc.backends.c.stages import BandedCall, Offsets, c_field, params_lines, stages
 from qcc.backends.c.weights import Constants
 from qcc.backends.parallel import is_long
-from qcc.backends.program import Operation, Port, Program
+from qcc.backends.program import Operation, Program
+from qcc.backends.storage import Port
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
 

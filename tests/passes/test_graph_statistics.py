@@ -133,6 +133,8 @@ def test_the_smallest_of_what_cannot_be_negative_is_0() -> None:
     pooled = made(MaxPool2d(strides=(2, 2)), relu, name="pooled")
     joined = made(Concat(3), pooled, made.relu(pooled), name="joined")
     graph = made.finish(made(Clamp(-1.0, 1.0), joined, name="both"))
+    assert never_negative(made.relu(joined))
+    assert not never_negative(made.relu(joined, high=-3.0))
     names = {v.name for v in (n.output for n in graph.nodes) if never_negative(v)}
     assert {"relu", "pooled", "joined"} < names
     assert not names & {"x", "both"}
