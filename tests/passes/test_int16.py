@@ -23,6 +23,7 @@ from qcc.ir.ops.reduce import ReduceMean
 from qcc.ir.types import f32
 from qcc.passes.base import Note, PassContext
 from qcc.passes.choose_qparams import wide_values
+from qcc.passes.layerwise import weight_of
 from qcc.passes.manager import PassManager, parse_pipeline
 
 Array = NDArray[np.float32]
@@ -183,3 +184,49 @@ def test_a_fused_node_in_float_takes_its_chain_along() -> None:
     assert "quantize" in [n.op.name for n in planned.nodes]
     with pytest.raises(PassError, match="no node has a name like depth"):
         stages(residual_net(), [], ["depth"])
+
+
+def corrected(
+    int16: str, floats: str, rounding: str = "ties_up"
+) -> tuple[Graph, Graph, list[Note], list[str]]:
+    """Annotated and planned graph, notes and warnings of a pipeline with corrections."""
+    warnings: list[str] = []
+    ctx = PassContext(
+        {"calibration": [{"x": samples()[:, 0]}], "correction_samples": {"x": samples()[:, 0]}},
+        warn=warnings.append,
+    )
+    choices = f"int16=[{int16}] floats=[{floats}]"
+    manager = PassManager(
+        parse_pipeline(
+            f"fuse-epilogues,equalize{{{choices}}},calibrate,choose-qparams{{{choices}}},correct-bias,round-weights,"
+            f"quantize-ops{{floats=[{floats}]}},fold-zero-points,plan-accumulators{{rounding={rounding}}}"
+        ),
+        ctx,
+    )
+    planned = manager.run(residual_net())
+    check_plan(planned)
+    return ctx.resources["annotated_graph"], planned, [note for _, note in manager.notes()], warnings
+
+
+def test_corrections_measure_with_16_bits() -> None:
+    annotated, _, notes, _ = corrected("*", "")
+    assert all(v.type.qparams is None or v.type.qparams.dtype == "s16" for v in annotated.inputs)
+    measured = {
+        n.rule: float(n.reason.split()[1]) for n in notes if n.rule in ("correct-bias", "round-weights")
+    }
+    assert set(measured) == {"correct-bias", "round-weights"}
+    _, _, narrow, _ = corrected("", "")
+    assert all(measured[n.rule] > float(n.reason.split()[1]) for n in narrow if n.rule in measured)
+
+
+def test_corrections_leave_weights_of_nodes_in_float() -> None:
+    annotated, _, _, _ = corrected("", "y")
+    assert annotated.nodes[-1].input(1).type.qparams is None
+    weighted = [n.name for n in annotated.nodes if weight_of(n)]
+    assert weighted == ["conv", "depthwise"], "these alone are corrected"
+
+
+def test_16_bits_round_once_and_are_not_said_to_equal_another_runtime() -> None:
+    _, planned, _, warnings = corrected("*", "", "tflite")
+    assert {n.op.attributes()["rounding"] for n in planned.nodes if n.op.name == "requantize"} == {"ties_up"}
+    assert "not proved to equal that runtime" in warnings[0]
