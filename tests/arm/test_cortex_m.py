@@ -1,7 +1,5 @@
 """The Cortex-M kernels under QEMU: the bytes of the interpreter for any shape, in place, in little memory."""
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -11,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "x86"))
-from test_kernels import every_layer
+from float_layers import every_layer
+from planned_steps import Layer, Net
 
 from qcc.backends.arm.cortex_m import SHORT
 from qcc.backends.c.emit import emit
@@ -36,20 +33,7 @@ from qcc.passes.plan_accumulators import PlanAccumulators
 
 pytestmark = [pytest.mark.compiler, pytest.mark.qemu]
 
-SHARED = Path(__file__).resolve().parents[1] / "x86" / "conftest.py"
 STRICT = ("-Wconversion", "-pedantic", "-Werror")
-
-
-def shared_layers() -> ModuleType:
-    """Net and Layer of the tests for x86."""
-    if "x86_layers" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("x86_layers", SHARED)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["x86_layers"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["x86_layers"]
 
 
 def usable(name: str) -> Target:
@@ -119,10 +103,10 @@ def random_layer(layer: Any, rng: np.random.Generator) -> Any:
     ],
 )
 def test_random_layers(name: str, seed: int, tmp_path: Path) -> None:
-    target, shared = usable(name), shared_layers()
+    target = usable(name)
     rng = np.random.default_rng(seed)
-    layers = [random_layer(shared.Layer, rng) for _ in range(48)]
-    net = shared.Net(layers, seed)
+    layers = [random_layer(Layer, rng) for _ in range(48)]
+    net = Net(layers, seed)
     program = build_program(net.graph, target, "layers")
     expected = check(program, net.samples(4), tmp_path, layers)
     assert np.unique(np.concatenate([y.reshape(-1) for y in expected.values()])).size > 200, "saturated"
@@ -138,9 +122,9 @@ def test_another_compiler(tmp_path: Path) -> None:
     """zig, which is a clang, allocates the registers of the assembly its own way."""
     pytest.importorskip("ziglang", reason="the zig compiler is not installed")
     usable("cortex-m55")
-    target, shared = find_target("cortex-m55"), shared_layers()
+    target = find_target("cortex-m55")
     target, rng = replace(target, compilers=target.compilers[1:]), np.random.default_rng(4)
-    net = shared.Net([random_layer(shared.Layer, rng) for _ in range(24)], 4)
+    net = Net([random_layer(Layer, rng) for _ in range(24)], 4)
     check(build_program(net.graph, target, "layers"), net.samples(4), tmp_path, net.graph.output_names)
 
 
