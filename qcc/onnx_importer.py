@@ -275,6 +275,8 @@ class _Importer:
             self.codes.update((n, held[0]) for n in node.output if n)
             return False
         constants = [self.known(n) if n else None for n in (*node.input, "", "")]
+        if node.input[0] not in self.values:
+            raise ImportModelError("its scale must be a constant, it is computed at run time")
         x, out = self.values[node.input[0]], node.output[0]
         if node.op_type == "Clip" and isinstance(held[0], QParams):
             qparams = clipped(held[0], *constants[1:3])
