@@ -188,7 +188,7 @@ def main() -> None:
 @click.option("--no-float", is_flag=True, help="Integers only: proved on the built code, or an error.")
 @click.option(
     "--corrections/--no-corrections",
-    default=True,
+    default=CompileOptions.corrections,
     help="Correct scales, biases and rounding where that helps on calibration samples.",
 )
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
