@@ -1,6 +1,8 @@
-"""The benchmarks' machinery, not their figures: a contest on the digits model, and the models with random weights."""
+"""The benchmarks' machinery, not their figures: a contest on the digits model, models with random weights, hidden features."""
 
 import importlib
+import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
     yield
-    for name in ("contest", "peers", "models", "seeded_models", "engines", "engines.base"):
+    for name in ("contest", "peers", "models", "seeded_models", "engines", "engines.base", "isa_limit"):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -72,3 +74,50 @@ def test_seeded_models_are_the_known_ones() -> None:
     deviations, dead = seeded_models.layer_statistics(model, samples[:1])
     assert max(deviations) < 10 * min(deviations)
     assert dead < 0.05
+
+
+FEATURES = """
+#include <cpuid.h>
+/* bit 0: AVX2; bit 1: AVX512F; bit 2: AVX-VNNI */
+unsigned features(void) {
+  unsigned a, b, c, d, found = 0;
+  __get_cpuid_count(7, 0, &a, &b, &c, &d);
+  found |= (b >> 5 & 1) | (b >> 16 & 1) << 1;
+  __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  return found | (a >> 4 & 1) << 2;
+}
+"""
+ASK = """
+import ctypes, sys
+if len(sys.argv) == 3:
+    ctypes.CDLL(sys.argv[2])
+print(ctypes.CDLL(sys.argv[1]).features())
+"""
+
+
+@pytest.mark.compiler
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64",
+    reason="cpuid is an instruction of x86-64, and the handler one of Linux",
+)
+@pytest.mark.usefixtures("benchmarks")
+def test_hidden_instruction_sets(tmp_path: Path) -> None:
+    isa_limit = importlib.import_module("isa_limit")
+    source, plain, patched = (tmp_path / name for name in ("features.c", "plain.so", "patched.so"))
+    source.write_text(FEATURES, encoding="utf-8")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", str(source), "-o", str(plain)], check=True)
+    patched.write_bytes(plain.read_bytes())
+    isa_limit.replace_cpuid(patched)
+
+    def ask(*libraries: Path) -> int:
+        command = [sys.executable, "-c", ASK, *map(str, libraries)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    everything = ask(plain)
+    for isa, kept in (("avx2", 0b001), ("avxvnni", 0b101)):
+        mask = tmp_path / f"{isa}.so"
+        isa_limit.build_mask(mask, isa)
+        assert ask(patched, mask) == everything & kept
+        assert ask(plain, mask) == everything  # without breakpoints the processor itself answers
+    with pytest.raises(isa_limit.QccError, match="holds no cpuid"):
+        isa_limit.replace_cpuid(patched)
