@@ -86,7 +86,7 @@ class Offsets:
             return str(values.pop() if values else 0)
         each = known[-1][1] // known[-1][0]
         if self.index == "band" and all(n == i * each for i, n in known):
-            return f"band * {each}"
+            return "band" if each == 1 else f"band * {each}"
         table, last, filled = self.scope.make(name), known[0][1], []
         for number in numbers:
             last = last if number is None else number
