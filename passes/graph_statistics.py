@@ -190,7 +190,7 @@ def collect(
         count = len(next(iter(batch.values())))
         if count == 0:
             continue
-        observe(batch, _checking(tensors, TensorStatistics.extend))
+        observe(batch, _checking(tensors, lambda tensor, array, count: tensor.extend(array)))
         for tensor in tensors.values():
             tensor.end_batch()
         layers = _layers(found.sketch.update(batch))
@@ -243,22 +243,22 @@ class _Counting:
 
     def _count(self, layer: int) -> None:
         samples = self._waiting.pop(layer)
-        record = _checking(self._found.tensors, lambda tensor, array: tensor.tally(array, layer))
+        record = _checking(self._found.tensors, lambda tensor, array, count: tensor.tally(array, layer, count))
         while samples:
             together = [samples.pop() for _ in range(min(_TOGETHER, len(samples)))]
             self._observe({name: np.stack([s[name] for s in together]) for name in together[0]}, record)
 
 
 def _checking(
-    tensors: Mapping[str, TensorStatistics], add: Callable[[TensorStatistics, NDArray[Any]], None]
+    tensors: Mapping[str, TensorStatistics], add: Callable[[TensorStatistics, NDArray[Any], int], None]
 ) -> Record:
-    """``add`` for those values that are in ``tensors``."""
+    """``add``, of statistics, an array and its number of samples, for those values that are in ``tensors``."""
 
     def record(value: Value, array: NDArray[Any]) -> None:
         if value.name not in tensors:
             return
         try:
-            add(tensors[value.name], array)
+            add(tensors[value.name], array, max(1, array.size // value.type.elements))
         except ValueError:
             raise PassError(
                 f"%{value.name} is not finite on the calibration data",
