@@ -21,9 +21,9 @@ class QSpec:
     """What choose-qparams may choose from. Fewer than 8 bits restrict the codes; they are stored in s8 all the same.
 
     ``activations``: symmetric ones have zero_point 0; by-sign: symmetric where there are negative numbers, else all codes
-    lie above 0, as with NNCF (nncf.quantization.fake_quantize, symmetric_range). ``weights``: always symmetric and narrow. ``a_bits``,
-    ``w_bits``: 2 to 8. ``narrow``: activations do without the lowest code. ``pack``: weights of at most 4 bits are stored
-    two in a byte, but for those of depthwise convolutions.
+    lie above 0, as with NNCF (nncf/quantization/fake_quantize.py, symmetric_range). ``weights``: always symmetric and
+    narrow. ``a_bits``, ``w_bits``: 2 to 8. ``narrow``: activations do without the lowest code. ``pack``: weights of at most
+    4 bits are stored two in a byte, but for those of depthwise convolutions.
     """
 
     activations: Symmetry = "asymmetric"

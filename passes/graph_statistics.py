@@ -243,7 +243,9 @@ class _Counting:
 
     def _count(self, layer: int) -> None:
         samples = self._waiting.pop(layer)
-        record = _checking(self._found.tensors, lambda tensor, array, count: tensor.tally(array, layer, count))
+        record = _checking(
+            self._found.tensors, lambda tensor, array, count: tensor.tally(array, layer, count)
+        )
         while samples:
             together = [samples.pop() for _ in range(min(_TOGETHER, len(samples)))]
             self._observe({name: np.stack([s[name] for s in together]) for name in together[0]}, record)

@@ -106,7 +106,8 @@ class TensorStatistics:
     def tally(self, x: NDArray[Any], layer: int = 0, samples: int | None = None) -> None:
         """Count ``x`` (float32) in a layer of the histogram, as of data whose extremes are known.
 
-        Samples lie along axis 0; ``samples``: how many there are, where they may span several of its rows. Computed in another way, extremes may differ a little: they widen those known. Raises ValueError as ``extend``.
+        Samples lie along axis 0; ``samples``: how many there are, where they may span several of its rows. Computed in
+        another way, extremes may differ a little: they widen those known. Raises ValueError as ``extend``.
         """
         if x.size == 0:
             return

@@ -55,9 +55,9 @@ def save_statistics(statistics: GraphStatistics, path: Path) -> None:
         "layers": np.array([(n, start, end - start) for n, start, end, _ in layers], np.int64).reshape(
             -1, _LAYER
         ),
-        "sums": np.array(
-            [t.sample_sums[n] for t in tensors for n in sorted(t.layers)], np.float64
-        ).reshape(-1, _SUMS),
+        "sums": np.array([t.sample_sums[n] for t in tensors for n in sorted(t.layers)], np.float64).reshape(
+            -1, _SUMS
+        ),
         "counts": np.concatenate([np.zeros(0, np.int64), *(c[start:end] for _, start, end, c in layers)]),
         "keys": np.array(keys, np.uint64),
     }
