@@ -92,7 +92,8 @@ def main() -> None:
     metavar="NAME",
     default="min-max",
     show_default=True,
-    help="How ranges are chosen: min-max, moving-average, mean-min-max, percentile, histogram, mse, kl, admm, eq, auto, or one of a plugin.",
+    help="How ranges are chosen: min-max, moving-average, mean-min-max, percentile, histogram, mse, kl, admm, eq, auto,"
+    " or one of a plugin.",
 )
 @click.option(
     "--observer-of",
