@@ -5,10 +5,10 @@
 
 Tools are looked for in the virtual environments of the folder of peers: openvino with nncf; tensorflow with onnx; torch
 with nvidia-modelopt, whose entropy calibrator stands for that of TensorRT, which needs a GPU. What is missing is left out.
-All calibrate on the same samples. NNCF takes the model, TensorFlow the float graph that qcc quantizes; they run in OpenVINO
-and with TensorFlow Lite's reference kernels. PyTorch's and NVIDIA's observers see the values of that graph in batches of 32.
-A difference is that of a scale, as a share of the tool's; close ones are under 0.1 %. Values are matched by their names, those
-of TensorFlow Lite by size and order.
+All calibrate on the same samples. NNCF and TensorFlow convert the model, which runs in OpenVINO and with TensorFlow Lite's
+reference kernels; PyTorch's and NVIDIA's observers see the values of the graph that qcc quantizes, in batches of 32. A
+difference is that of a scale, as a share of the tool's; close ones are under 0.1 %. Values are matched by their names, those
+of TensorFlow Lite by what they hold for one sample.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,14 +40,15 @@ from rich.table import Table
 import qcc
 from qcc import float_runtime
 from qcc.ir.graph import Value
-from qcc.onnx_exporter import export, export_float
+from qcc.onnx_exporter import export
 from qcc.recipes import RECIPES
 
 BATCH, CLOSE = 32, 1e-3
+SAME = 0.3  # the largest relative error of a tensor that holds a value
 # By recipe: the function of worker.py, the modules it needs, and what it is given.
 TOOLS = {
     "tensorrt": ("engines.scales_modelopt:write", ("torch", "modelopt"), "values"),
-    "tflite": ("engines.scales_tflite:write", ("tensorflow", "onnx"), "float graph"),
+    "tflite": ("engines.scales_tflite:write", ("tensorflow", "onnx"), "model"),
     "openvino": ("engines.scales_nncf:write", ("openvino", "nncf"), "model"),
     "pytorch": ("engines.scales_torch:write", ("torch",), "values"),
 }
@@ -108,7 +108,7 @@ def main(
                 except PeerError as error:
                     note = str(error)
                 else:
-                    agreement = compare(compiled, found, each)
+                    agreement = compare(compiled, found, x[:1], each)
                     if "outputs" in found:
                         outputs = found["outputs"].reshape(reference[0].shape)
                         theirs = entry.metric([outputs], y=y, ref=reference)
@@ -166,11 +166,9 @@ def run_tool(
         np.save(folder / "calibration.npy", calibration)
         np.save(folder / "test.npy", x)
         model, folded = Path(entry.model).absolute(), folder / "folded.onnx"
-        if given == "float graph":
-            model = folder / "model.onnx"
-            onnx.save(export_float(compiled.compilation.float_graph, 1), model)
-            fold(model, folded)
-        elif given == "values":
+        if given == "model":
+            fold(model, x[:1].shape, folded)
+        else:
             model = folder / "values.npz"
             write_values(compiled, calibration, model)
         job = Job(str(model), str(folded), str(folder / "calibration.npy"), str(folder / "found.npz"))
@@ -183,13 +181,16 @@ def run_tool(
         return dict(np.load(job.prepared))
 
 
-def fold(model: Path, folded: Path) -> None:
-    """The model with its constants folded, by onnxruntime."""
+def fold(model: Path, shape: tuple[int, ...], folded: Path) -> None:
+    """The model for an input of ``shape`` with its constants folded, by onnxruntime."""
+    proto = onnx.load(model)
+    for dimension, size in zip(proto.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
+        dimension.dim_value = size
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)
-    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def write_values(compiled: qcc.CompiledModel, calibration: Array, path: Path) -> None:
@@ -219,11 +220,11 @@ def quantized(compiled: qcc.CompiledModel) -> list[Value]:
     return [v for v in values if v.type.qparams is not None and not v.fused]
 
 
-def compare(compiled: qcc.CompiledModel, found: dict[str, Array], each: bool) -> Scales:
+def compare(compiled: qcc.CompiledModel, found: dict[str, Array], sample: Array, each: bool) -> Scales:
     """Scales of qcc and of a tool."""
     values = quantized(compiled)
-    if "elements" in found:
-        pairs = by_size(values, found["elements"].tolist())
+    if "names" not in found:
+        pairs = by_content(compiled, values, found, sample)
     else:
         graph = compiled.compilation.float_graph
         computed = [*graph.inputs, *(n.output for n in graph.nodes)]
@@ -244,12 +245,24 @@ def compare(compiled: qcc.CompiledModel, found: dict[str, Array], each: bool) ->
     return Scales(len(values), np.array(differences), np.array(zero_points))
 
 
-def by_size(values: list[Value], elements: list[int]) -> list[tuple[Value, int]]:
-    """Values and tensors of another list, aligned by their numbers of elements, from the last ones on."""
-    sizes, last = [v.type.elements for v in reversed(values)], len(elements) - 1
-    blocks = SequenceMatcher(None, sizes, elements[::-1], autojunk=False).get_matching_blocks()
-    pairs = [(values[len(values) - 1 - b.a - i], last - b.b - i) for b in blocks for i in range(b.size)]
-    return pairs[::-1]
+def by_content(
+    compiled: qcc.CompiledModel, values: list[Value], found: dict[str, Array], sample: Array
+) -> list[tuple[Value, int]]:
+    """Each value with the tensor that is nearest to it on ``sample``; without one where none is near."""
+    graph = compiled.compilation.calibrated
+    assert graph is not None
+    names = {v.name: v for v in values}
+    observe = float_runtime.observer(graph, [v for v in graph.values() if v.name in names], layout_free=False)
+    real: dict[str, Array] = {}
+    observe({graph.inputs[0].name: sample}, lambda value, array: real.update({value.name: array.ravel()}))
+    tensors = [found[f"held/{i}"].ravel() for i in range(len(found["scales"]))]
+    pairs = []
+    for name, x in real.items():
+        errors = {i: float(np.linalg.norm(t - x)) for i, t in enumerate(tensors) if t.size == x.size}
+        nearest = min(errors, key=lambda i: errors[i], default=None)
+        if nearest is not None and errors[nearest] < SAME * np.linalg.norm(x):
+            pairs.append((names[name], nearest))
+    return pairs
 
 
 if __name__ == "__main__":

@@ -103,11 +103,12 @@ class TensorStatistics:
         self.min, self.max = min(self.min, low), max(self.max, high)
         self._batch = min(self._batch[0], low), max(self._batch[1], high)
 
-    def tally(self, x: NDArray[Any], layer: int = 0, samples: int | None = None) -> None:
+    def tally(self, x: NDArray[Any], layer: int = 0, samples: int | None = None, every: bool = False) -> None:
         """Count ``x`` (float32) in a layer of the histogram, as of data whose extremes are known.
 
-        Samples lie along axis 0; ``samples``: how many there are, where they may span several of its rows. Computed in
-        another way, extremes may differ a little: they widen those known. Raises ValueError as ``extend``.
+        Samples lie along axis 0; ``samples``: how many there are, where they may span several of its rows; ``every``: no element
+        is left out. Computed in another way, extremes may differ a little: they widen those known. Raises ValueError as
+        ``extend``.
         """
         if x.size == 0:
             return
@@ -120,7 +121,7 @@ class TensorStatistics:
         sums += len(each), lows.sum(), highs.sum(), np.maximum(-lows, highs).sum()
         self._cover()
         rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
-        picked = rows[:, :: histogram_stride(rows.shape[1])].reshape(-1)
+        picked = rows[:, :: 1 if every else histogram_stride(rows.shape[1])].reshape(-1)
         # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
         # float32 would underflow.
         wide = picked if self.exponent <= 0 else picked.astype(np.float64)

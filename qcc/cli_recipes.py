@@ -58,8 +58,10 @@ def recipes_command() -> None:
 def _options(recipe: Recipe) -> str:
     """As one would give them, where they differ from the defaults."""
     corrections = recipe.corrections
+    observer, *others = recipe.observer.removeprefix("observer=").split()
     parts = [
-        f"--observer {recipe.observer.removeprefix('observer=')}",
+        f"--observer {observer}",
+        f"calibrate: {' '.join(others)}" if others else "",
         f'--qspec "{recipe.qspec}"' if recipe.qspec else "",
         f"--rounding {recipe.rounding}" if recipe.rounding != "ties_up" else "",
         "--corrections" if corrections is True else "",

@@ -15,6 +15,7 @@ CORRECTIONS = ("equalize", "correct-bias", "round-weights")
 class Recipe:
     """One tool's defaults. All fields but the texts are options of a compilation, of the same name and meaning.
 
+    Outputs that the tool leaves in float have their extremes here, so that nothing of them is clipped.
     ``like``: what is reproduced; ``source``: where that tool defines it.
     """
 
@@ -49,7 +50,7 @@ RECIPES = {
             "tensorrt",
             "TensorRT's entropy calibration: symmetric activations, KL thresholds; sums stay in the convolution",
             "Migacz, 8-bit inference with TensorRT, GTC 2017; pytorch_quantization/calib/histogram.py",
-            "observer=kl",
+            "observer=kl outputs=min-max every=true",
             "activations=symmetric",
         ),
         Recipe(
@@ -64,7 +65,7 @@ RECIPES = {
             "openvino",
             "NNCF's preset performance: mean extremes of samples, symmetric where negative; bias correction",
             "nncf/quantization/algorithms/min_max/algorithm.py, nncf/quantization/fake_quantize.py",
-            "observer=mean-min-max",
+            "observer=mean-min-max outputs=min-max",
             "activations=by-sign",
             corrections=("correct-bias",),
         ),
@@ -72,7 +73,7 @@ RECIPES = {
             "pytorch",
             "PyTorch's qconfig for x86 and fbgemm: HistogramObserver, activations of 7 bits (reduce_range)",
             "torch/ao/quantization/qconfig.py, get_default_qconfig; observer.py, HistogramObserver",
-            "observer=histogram",
+            "observer=histogram every=true",
             "a_bits=7",
             residuals=False,
         ),
