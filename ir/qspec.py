@@ -10,7 +10,7 @@ import numpy as np
 from qcc.ir.errors import QccError
 from qcc.ir.qparams import QParams
 
-Symmetry = Literal["asymmetric", "symmetric"]
+Symmetry = Literal["asymmetric", "symmetric", "by-sign"]
 Granularity = Literal["per-channel", "per-tensor"]
 
 SMALLEST_SCALE = 2.0**-126  # below the normal float32 numbers it would flush to zero on some devices
@@ -20,9 +20,10 @@ SMALLEST_SCALE = 2.0**-126  # below the normal float32 numbers it would flush to
 class QSpec:
     """What choose-qparams may choose from. Fewer than 8 bits restrict the codes; they are stored in s8 all the same.
 
-    ``activations``: symmetric ones have zero_point 0. ``weights``: always symmetric and narrow. ``a_bits``,
-    ``w_bits``: 2 to 8. ``narrow``: activations do without the lowest code. ``pack``: weights of at most 4 bits are stored
-    two in a byte, but for those of depthwise convolutions.
+    ``activations``: symmetric ones have zero_point 0; by-sign: symmetric where there are negative numbers, else all codes
+    lie above 0, as with NNCF (nncf/quantization/fake_quantize.py, symmetric_range). ``weights``: always symmetric and
+    narrow. ``a_bits``, ``w_bits``: 2 to 8. ``narrow``: activations do without the lowest code. ``pack``: weights of at most
+    4 bits are stored two in a byte, but for those of depthwise convolutions.
     """
 
     activations: Symmetry = "asymmetric"
@@ -77,6 +78,10 @@ class QSpec:
         scale = np.float32(max((reach or 1.0) / (2**15 - 1), SMALLEST_SCALE))
         return QParams.per_tensor(float(scale), 0, "s16")
 
+    def is_symmetric(self, low: float) -> bool:
+        """Whether the codes of an activation that reaches down to ``low`` have zero_point 0."""
+        return self.activations == "symmetric" or (self.activations == "by-sign" and low < 0)
+
     @property
     def codes(self) -> tuple[int, int]:
         """Lowest and highest code of an activation."""
@@ -102,7 +107,7 @@ class QSpec:
         ):  # nothing but zeros was seen: any scale serves, a fine one keeps the next bias accurate
             high = 1.0
         lowest, highest = self.codes
-        symmetric = self.activations == "symmetric"
+        symmetric = self.is_symmetric(low)
         real = max(-low, high) / highest if symmetric else (high - low) / (highest - lowest)
         scale = float(np.float32(max(real, SMALLEST_SCALE)))
         zero_point = 0 if symmetric else int(np.clip(np.rint(lowest - low / scale), lowest, highest))

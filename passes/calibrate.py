@@ -35,7 +35,8 @@ class Calibrate(Pass):
     ``observer``: one of CALIBRATORS; ``auto``: for each value that of AUTO_CHOICES with the least error in the results
     of the nodes that read it, the first where none is clearly better; ``eq``: scales of values and weights in turns,
     which gives weights a range too. Both measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for
-    names of values; the first match counts. ``p``: what percentile keeps. ``qspec``: the codes that ranges are chosen
+    names of values; the first match counts. ``outputs``: that of the graph's outputs, where it is another one. ``p``: what
+    percentile keeps. ``every``: histograms count every element of their samples. ``qspec``: the codes that ranges are chosen
     for, as for choose-qparams.
     Raises PassError without calibration data, where a value is not finite, and for statistics of another graph.
     """
@@ -48,6 +49,8 @@ class Calibrate(Pass):
     observer: str = "min-max"
     p: float = 99.99
     tensors: tuple[str, ...] = ()
+    outputs: str = ""
+    every: bool = False
     qspec: str = ""
 
     @property
@@ -66,7 +69,7 @@ class Calibrate(Pass):
         if not values:
             graph.stage = "annotated"
             return PassResult(True)
-        chosen = self._observers(values)
+        chosen = self._observers(graph, values)
         statistics = self._statistics(graph, values, set(chosen.values()), ctx)
         notes, readers = [], None
         for number, value in enumerate(values):
@@ -91,7 +94,7 @@ class Calibrate(Pass):
         ctx.resources["calibrated_graph"] = graph.clone()  # what every later error is measured against
         return PassResult(True, tuple(notes))
 
-    def _observers(self, values: list[Value]) -> dict[str, str]:
+    def _observers(self, graph: Graph, values: list[Value]) -> dict[str, str]:
         """The observer of each value, by its name."""
         patterns = []
         for text in self.tensors:
@@ -104,14 +107,13 @@ class Calibrate(Pass):
                 some = ", ".join(v.name for v in values[:5])
                 raise PassError(f"no value matches {pattern!r}", hint=f"some of the values: {some}")
             patterns.append((pattern, observer))
-        for observer in (self.observer, *(o for _, o in patterns)):
+        outputs = self.outputs or self.observer
+        for observer in (self.observer, outputs, *(o for _, o in patterns)):
             if observer not in observer_names():
                 known = ", ".join(observer_names())
                 raise PassError(f"unknown observer {observer!r}", hint=f"known observers: {known}")
-        return {
-            v.name: next((o for pattern, o in patterns if fnmatchcase(v.name, pattern)), self.observer)
-            for v in values
-        }
+        others = {v.name: outputs if graph.is_output(v) else self.observer for v in values}
+        return {n: next((o for pattern, o in patterns if fnmatchcase(n, pattern)), others[n]) for n in others}
 
     def _statistics(
         self, graph: Graph, values: list[Value], observers: set[str], ctx: PassContext
@@ -127,7 +129,7 @@ class Calibrate(Pass):
                 "calibrate has no calibration data", hint="pass --calib data.npz, or samples in resources"
             )
         full = bool(ctx.resources.get("full_statistics")) or not observers <= {*WITHOUT_HISTOGRAM}
-        return collect(graph, values, batches, ctx, histogram=full)
+        return collect(graph, values, batches, ctx, histogram=full, every=self.every)
 
 
 def observer_names() -> list[str]:

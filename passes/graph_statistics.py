@@ -170,12 +170,18 @@ def never_negative(value: Value) -> bool:
 
 
 def collect(
-    graph: Graph, values: list[Value], batches: Iterable[Batch], ctx: PassContext, histogram: bool = True
+    graph: Graph,
+    values: list[Value],
+    batches: Iterable[Batch],
+    ctx: PassContext,
+    histogram: bool = True,
+    every: bool = False,
 ) -> GraphStatistics:
     """Statistics of ``values`` over all batches. One pass, constant memory.
 
     ``histogram``: False where only extremes and their moving average will be read. Histograms are those of some
-    samples, in a run of their own; the run of all samples hands out no more than the extremes need.
+    samples, in a run of their own, of which ``every`` element counts, or some; the run of all samples hands out no more
+    than the extremes need.
     Raises PassError where a value is not finite, and where there is no sample.
     """
     peaks = [v for v in values if never_negative(v)]
@@ -184,13 +190,13 @@ def collect(
     factory = ctx.resources.get("observer_factory", _interpret)
     observe: Observe = factory(graph, values, peaks)
     sample_bytes = sum(v.type.bytes for v in graph.inputs) or 1
-    counting = _Counting(factory(graph, values, []), found, sample_bytes) if histogram else None
+    counting = _Counting(factory(graph, values, []), found, sample_bytes, every) if histogram else None
     total = int(ctx.resources.get("calibration_samples", 0))
     for batch in batches:
         count = len(next(iter(batch.values())))
         if count == 0:
             continue
-        observe(batch, _checking(tensors, TensorStatistics.extend))
+        observe(batch, _checking(tensors, lambda tensor, array, count: tensor.extend(array)))
         for tensor in tensors.values():
             tensor.end_batch()
         layers = _layers(found.sketch.update(batch))
@@ -211,8 +217,9 @@ def collect(
 class _Counting:
     """Runs samples for the histograms, those of one layer together, and late: most are dropped while they wait."""
 
-    def __init__(self, observe: Observe, found: GraphStatistics, sample_bytes: int) -> None:
+    def __init__(self, observe: Observe, found: GraphStatistics, sample_bytes: int, every: bool) -> None:
         self._observe = observe
+        self._every = every
         self._found = found
         self._waiting: dict[int, list[Arrays]] = {}
         self._first = 0
@@ -243,22 +250,24 @@ class _Counting:
 
     def _count(self, layer: int) -> None:
         samples = self._waiting.pop(layer)
-        record = _checking(self._found.tensors, lambda tensor, array: tensor.tally(array, layer))
+        record = _checking(
+            self._found.tensors, lambda tensor, array, count: tensor.tally(array, layer, count, self._every)
+        )
         while samples:
             together = [samples.pop() for _ in range(min(_TOGETHER, len(samples)))]
             self._observe({name: np.stack([s[name] for s in together]) for name in together[0]}, record)
 
 
 def _checking(
-    tensors: Mapping[str, TensorStatistics], add: Callable[[TensorStatistics, NDArray[Any]], None]
+    tensors: Mapping[str, TensorStatistics], add: Callable[[TensorStatistics, NDArray[Any], int], None]
 ) -> Record:
-    """``add`` for those values that are in ``tensors``."""
+    """``add``, of statistics, an array and its number of samples, for those values that are in ``tensors``."""
 
     def record(value: Value, array: NDArray[Any]) -> None:
         if value.name not in tensors:
             return
         try:
-            add(tensors[value.name], array)
+            add(tensors[value.name], array, max(1, array.size // value.type.elements))
         except ValueError:
             raise PassError(
                 f"%{value.name} is not finite on the calibration data",

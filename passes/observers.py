@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +18,8 @@ from qcc.passes.statistics import TensorStatistics
 Floats = NDArray[np.float64]
 Range = tuple[float, float]
 
-KL_BINS = 2048
+KL_BINS, PYTORCH_BINS = 2048, 2048
+_PYTORCH_LEVELS, _PYTORCH_STEP = 256, 1e-5
 _SHRINK = 2.0 ** -(np.arange(97) / 8)  # of both ends at once, down to 2^-12: outliers may lie that far away
 _REFINE = (0.15, 0.04, 0.01)  # then of each end alone, this far up and down
 _STARTS, _ROUNDS = 2.0 ** -(np.arange(24) / 6), 10  # of the alternation of scale and codes
@@ -81,6 +83,17 @@ def moving_average(statistics: TensorStatistics, options: ObserverOptions) -> Ra
     return statistics.moving.range if statistics.moving.batches else (statistics.min, statistics.max)
 
 
+@register_calibrator("mean-min-max")
+def mean_min_max(statistics: TensorStatistics, options: ObserverOptions) -> Range:
+    """The means over the samples of their extremes; where codes are symmetric, of their largest magnitudes.
+
+    NNCF's default for activations: RangeEstimatorParametersSet.MEAN_MINMAX, with ABS_MAX for symmetric quantizers
+    (nncf/quantization/algorithms/min_max/algorithm.py).
+    """
+    low, high, reach = statistics.mean_extremes()
+    return (-reach, reach) if options.spec.is_symmetric(low) else (low, high)
+
+
 @register_calibrator("percentile")
 def percentile(statistics: TensorStatistics, options: ObserverOptions) -> Range:
     """The range that holds ``p`` percent of the elements."""
@@ -106,6 +119,72 @@ def mse(statistics: TensorStatistics, options: ObserverOptions) -> Range:
         if high:
             high = min((f * high for f in steps), key=lambda end: error(low, end))
     return max(low, statistics.min), min(high, statistics.max)
+
+
+@register_calibrator("histogram")
+def histogram(statistics: TensorStatistics, options: ObserverOptions) -> Range:
+    """PyTorch's HistogramObserver: drop bins at the ends while the squared error of 256 levels falls.
+
+    torch/ao/quantization/observer.py, which takes it from NormMinimization of Caffe2: whatever codes there are.
+    """
+    low, high = statistics.min, statistics.max
+    if low == high:
+        return low, high
+    first, last = shrunk_bins(equal_bins(statistics, PYTORCH_BINS))
+    width = (high - low) / PYTORCH_BINS
+    return low + width * first, low + width * (last + 1)
+
+
+def equal_bins(statistics: TensorStatistics, bins: int) -> Floats:
+    """float64[bins]: how many elements lie in each of equal bins from min to max; shares where bins overlap."""
+    edges, cumulative = _distribution(statistics)
+    at = np.linspace(statistics.min, statistics.max, bins + 1)
+    return np.diff(np.interp(at, np.minimum(edges, statistics.max), cumulative))
+
+
+def shrunk_bins(counts: Floats) -> tuple[int, int]:
+    """The first and the last bin that HistogramObserver._non_linear_param_search keeps of ``counts``.
+
+    Quantiles close in from both ends in small steps. At each, the end with more bins to lose moves to its quantile; the
+    first move that raises the error is taken back, and ends the search. Quantiles are float32 numbers, as there: with few
+    elements they are whole counts.
+    """
+    cumulative = np.cumsum(counts)
+    total, below = float(cumulative[-1]), cumulative.tolist()
+    alpha, beta, first, last, least = 0.0, 1.0, 0, len(counts) - 1, np.inf
+    while alpha < beta:
+        low, high = (float(np.float32(total * q)) for q in (alpha + _PYTORCH_STEP, beta - _PYTORCH_STEP))
+        left = min(max(first, bisect_left(below, low)), last)
+        right = max(min(last, bisect_right(below, high) - 1), first)
+        if left - first > last - right:
+            moved, alpha = (left, last), alpha + _PYTORCH_STEP
+        else:
+            moved, beta = (first, right), beta - _PYTORCH_STEP
+        if moved == (first, last):
+            continue
+        error = _uniform_error(counts, *moved)
+        if error > least:
+            break
+        (first, last), least = moved, error
+    return first, last
+
+
+def _uniform_error(counts: Floats, first: int, last: int) -> float:
+    """HistogramObserver._compute_quantization_error, in bins: elements are spread evenly over each bin.
+
+    Levels lie in the middles of equal parts of the kept bins. That a bin ending where it begins, in one level, is counted
+    as two halves less one whole is PyTorch's own sum.
+    """
+    step = (last - first + 1) / _PYTORCH_LEVELS
+    begin = np.arange(len(counts), dtype=np.float64) - first
+    level_of_begin, level_of_end = (
+        np.clip(np.floor(edge / step), 0, _PYTORCH_LEVELS - 1) for edge in (begin, begin + 1)
+    )
+    half = (step / 2) ** 3
+    error = half - (begin - (level_of_begin + 0.5) * step) ** 3
+    error += (level_of_end - level_of_begin - 1) * 2 * half
+    error += (begin + 1 - (level_of_end + 0.5) * step) ** 3 + half
+    return float(counts @ error) / 3
 
 
 @register_calibrator("admm")
@@ -156,7 +235,8 @@ def kl(statistics: TensorStatistics, options: ObserverOptions) -> Range:
     """
     signed = statistics.min < 0 < statistics.max
     largest = max(-statistics.min, statistics.max)
-    levels = 2 ** (options.spec.a_bits - (1 if signed or options.spec.activations == "symmetric" else 0))
+    half = signed or options.spec.is_symmetric(statistics.min)
+    levels = 2 ** (options.spec.a_bits - (1 if half else 0))
     if largest == 0.0:
         return 0.0, 0.0
     threshold = largest * divergence_threshold(magnitudes(statistics, KL_BINS), levels) / KL_BINS
@@ -166,12 +246,16 @@ def kl(statistics: TensorStatistics, options: ObserverOptions) -> Range:
 def magnitudes(statistics: TensorStatistics, bins: int) -> Floats:
     """float64[bins]: how many elements have |x| in each of equal bins up to the largest; shares where bins overlap."""
     largest = max(-statistics.min, statistics.max)
-    edges = np.ldexp(statistics.first + np.arange(len(statistics.counts) + 1.0), statistics.exponent)
-    cumulative = np.concatenate([[0.0], np.cumsum(statistics.counts)])
+    edges, cumulative = _distribution(statistics)
     at = np.linspace(0, largest, bins + 1)
-    above = np.interp(at, np.maximum(edges, statistics.min), cumulative)
-    below = np.interp(-at, np.maximum(edges, statistics.min), cumulative)
-    return np.diff(above - below)
+    return np.diff(np.interp(at, edges, cumulative) - np.interp(-at, edges, cumulative))
+
+
+def _distribution(statistics: TensorStatistics) -> tuple[Floats, Floats]:
+    """Ascending edges of the bins, none below min, and how many elements lie below each."""
+    counts = statistics.counts
+    edges = np.ldexp(statistics.first + np.arange(len(counts) + 1.0), statistics.exponent)
+    return np.maximum(edges, statistics.min), np.concatenate([[0.0], np.cumsum(counts)])
 
 
 def divergence_threshold(counts: Floats, levels: int) -> int:

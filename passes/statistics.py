@@ -67,7 +67,9 @@ class TensorStatistics:
     merge. So all but the moving average depend on the data, not on how it was cut into batches. Extremes are those
     of all elements; of large samples the histogram counts every ``histogram_stride``-th.
 
-    The histogram is kept in layers, one for each part of the samples, which may be dropped one by one.
+    The histogram is kept in layers, one for each part of the samples, which may be dropped one by one. So are sums over
+    the same samples, with all their elements: ``sample_sums[layer]``, f64[4]: how many samples, and the sums of their
+    minima, of their maxima and of their largest magnitudes.
     ``never_negative``: no element is below 0; ``min`` is 0 then, as every range holds 0.
     """
 
@@ -79,6 +81,7 @@ class TensorStatistics:
         self.exponent = SMALLEST_EXPONENT  # width = 2 ** exponent
         self.first = 0  # index of the first bin
         self.layers: dict[int, NDArray[np.int64]] = {}  # each s64[BINS]
+        self.sample_sums: dict[int, NDArray[np.float64]] = {}  # of the same layers
         self.moving = MovingRange()
         self._batch = (np.inf, -np.inf)  # extremes of the batch that has not ended
         self._covered = (0.0, 0.0)
@@ -100,18 +103,25 @@ class TensorStatistics:
         self.min, self.max = min(self.min, low), max(self.max, high)
         self._batch = min(self._batch[0], low), max(self._batch[1], high)
 
-    def tally(self, x: NDArray[Any], layer: int = 0) -> None:
-        """Count ``x`` (float32, samples along axis 0) in a layer of the histogram, as of data whose extremes are known.
+    def tally(self, x: NDArray[Any], layer: int = 0, samples: int | None = None, every: bool = False) -> None:
+        """Count ``x`` (float32) in a layer of the histogram, as of data whose extremes are known.
 
-        Computed in another way, extremes may differ a little: they widen those known. Raises ValueError as ``extend``.
+        Samples lie along axis 0; ``samples``: how many there are, where they may span several of its rows; ``every``: no element
+        is left out. Computed in another way, extremes may differ a little: they widen those known. Raises ValueError as
+        ``extend``.
         """
         if x.size == 0:
             return
-        low, high = self._extremes(x)
+        each = x.reshape(samples or (len(x) if x.ndim else 1), -1)
+        highs = each.max(axis=1).astype(np.float64)
+        lows = np.zeros_like(highs) if self.never_negative else each.min(axis=1).astype(np.float64)
+        low, high = self._finite(lows.min(), highs.max())
         self.min, self.max = min(self.min, low), max(self.max, high)
+        sums = self.sample_sums.setdefault(layer, np.zeros(4))
+        sums += len(each), lows.sum(), highs.sum(), np.maximum(-lows, highs).sum()
         self._cover()
         rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
-        picked = rows[:, :: histogram_stride(rows.shape[1])].reshape(-1)
+        picked = rows[:, :: 1 if every else histogram_stride(rows.shape[1])].reshape(-1)
         # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
         # float32 would underflow.
         wide = picked if self.exponent <= 0 else picked.astype(np.float64)
@@ -125,6 +135,7 @@ class TensorStatistics:
     def keep_layers(self, first: int) -> None:
         """Drop the layers below ``first``; the bins of the others cover all that was seen."""
         self.layers = {n: counts for n, counts in self.layers.items() if n >= first}
+        self.sample_sums = {n: sums for n, sums in self.sample_sums.items() if n >= first}
         if self.layers:
             self._cover()
 
@@ -145,6 +156,13 @@ class TensorStatistics:
             self._cover()
         for layer, counts in other.layers.items():
             self._add(self._layer(layer), counts, other.first, other.exponent)
+        for layer, sums in other.sample_sums.items():
+            self.sample_sums[layer] = self.sample_sums.get(layer, 0.0) + sums
+
+    def mean_extremes(self) -> tuple[float, float, float]:
+        """Means over the counted samples of the minimum, of the maximum and of the largest magnitude."""
+        count, low, high, reach = np.sum(list(self.sample_sums.values()), axis=0)
+        return low / count, high / count, reach / count
 
     def percentile_range(self, percent: float) -> tuple[float, float]:
         """(low, high) that leave (100 - percent) / 2 % of the elements outside at each end, within [min, max].
@@ -169,7 +187,10 @@ class TensorStatistics:
         return np.clip(centres, self.min, self.max), counts[used]
 
     def _extremes(self, x: NDArray[Any]) -> tuple[float, float]:
-        low, high = 0.0 if self.never_negative else float(x.min()), float(x.max())
+        return self._finite(0.0 if self.never_negative else x.min(), x.max())
+
+    def _finite(self, least: float, largest: float) -> tuple[float, float]:
+        low, high = float(least), float(largest)
         if not (isfinite(low) and isfinite(high)):
             raise ValueError(f"the elements are not finite: they span {low} to {high}")
         return low, high

@@ -17,12 +17,15 @@ from qcc.ir.npz import load_arrays, pack_arrays, write_aside
 from qcc.passes.graph_statistics import LAYERS, GraphStatistics, SampleSketch
 from qcc.passes.statistics import AVERAGING, BINS, SMALLEST_EXPONENT, MovingRange, TensorStatistics
 
-FORMAT = "qcc-statistics-2"
+FORMAT = "qcc-statistics-3"
 _HEADER = "header"  # JSON in UTF-8, u8[n]
 # Of each tensor f64: min, max, first and decayed of the moving average; s64: count, batches, exponent, first bin, number
-# of layers. Of each layer s64: its number, first and number of used bins, whose counts follow each other in "counts".
-_REALS, _INTEGERS, _LAYER = 6, 5, 3
+# of layers. Of each layer s64: its number, first and number of used bins, whose counts follow each other in "counts";
+# f64: the sums over its samples.
+_REALS, _INTEGERS, _LAYER, _SUMS = 6, 5, 3, 4
 _LARGEST_BIN = 4 * BINS
+
+Layer = tuple[int, NDArray[np.int64], NDArray[np.float64]]
 
 
 def save_statistics(statistics: GraphStatistics, path: Path) -> None:
@@ -51,6 +54,9 @@ def save_statistics(statistics: GraphStatistics, path: Path) -> None:
         ).reshape(-1, _INTEGERS),
         "layers": np.array([(n, start, end - start) for n, start, end, _ in layers], np.int64).reshape(
             -1, _LAYER
+        ),
+        "sums": np.array([t.sample_sums[n] for t in tensors for n in sorted(t.layers)], np.float64).reshape(
+            -1, _SUMS
         ),
         "counts": np.concatenate([np.zeros(0, np.int64), *(c[start:end] for _, start, end, c in layers)]),
         "keys": np.array(keys, np.uint64),
@@ -83,10 +89,10 @@ def _statistics(header: Any, arrays: dict[str, NDArray[Any]]) -> GraphStatistics
         raise ValueError("its arrays do not fit its header")
     if reals.dtype != np.float64 or integers.dtype != np.int64:
         raise ValueError("its arrays have other types")
-    layers = _layers(arrays["layers"], arrays["counts"])
+    layers = _layers(arrays["layers"], arrays["counts"], arrays["sums"])
     tensors = {}
     for name, real, integer in zip(names, reals.tolist(), integers.tolist(), strict=True):
-        tensors[name] = _tensor(real, integer, dict(islice(layers, integer[4])))
+        tensors[name] = _tensor(real, integer, list(islice(layers, integer[4])))
     if next(layers, None) is not None:
         raise ValueError("it holds other counts than its header says")
     sketch = SampleSketch(int(header["kept"]))
@@ -99,12 +105,16 @@ def _statistics(header: Any, arrays: dict[str, NDArray[Any]]) -> GraphStatistics
     return GraphStatistics(str(header["digest"]), tensors, sketch, seen)
 
 
-def _layers(table: NDArray[Any], counts: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(number, histogram) of the layers of all tensors."""
+def _layers(table: NDArray[Any], counts: NDArray[Any], sums: NDArray[Any]) -> Iterator[Layer]:
+    """(number, histogram, sums over samples) of the layers of all tensors."""
     if table.shape != (len(table), _LAYER) or table.dtype != np.int64 or counts.dtype != np.int64:
         raise ValueError("its arrays have other types")
+    if sums.shape[1:] != (_SUMS,) or sums.dtype != np.float64:
+        raise ValueError("its arrays have other types")
+    if not np.isfinite(sums).all() or (sums[:, 0] < 1).any():
+        raise ValueError("its means over samples cannot be")
     position = 0
-    for layer, start, held in table.tolist():
+    for (layer, start, held), sample_sums in zip(table.tolist(), sums, strict=False):
         if not (0 <= layer < LAYERS and start >= 0 and 0 <= held <= BINS - start):
             raise ValueError("a histogram has bins that cannot be")
         part = counts[position : position + held]
@@ -113,18 +123,19 @@ def _layers(table: NDArray[Any], counts: NDArray[Any]) -> Iterator[tuple[int, ND
         position += held
         whole = np.zeros(BINS, np.int64)
         whole[start : start + held] = part
-        yield layer, whole
-    if position != len(counts):
+        yield layer, whole, sample_sums.copy()
+    if position != len(counts) or len(sums) != len(table):
         raise ValueError("it holds other counts than its header says")
 
 
-def _tensor(real: list[float], integer: list[int], layers: dict[int, NDArray[np.int64]]) -> TensorStatistics:
+def _tensor(real: list[float], integer: list[int], layers: list[Layer]) -> TensorStatistics:
     made = TensorStatistics()
     made.min, made.max = real[:2]
     made.moving = MovingRange(integer[1], (real[2], real[3]), (real[4], real[5]))
     made.count, _, made.exponent, made.first, held = integer
-    made.layers = layers
-    if len(layers) != held:
+    made.layers = {number: counts for number, counts, _ in layers}
+    made.sample_sums = {number: sums for number, _, sums in layers}
+    if len(made.layers) != held:
         raise ValueError("a histogram is cut short")
     if abs(made.first) >= _LARGEST_BIN:
         raise ValueError("a histogram has bins that cannot be")

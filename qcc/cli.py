@@ -38,6 +38,7 @@ from qcc.cli_base import (
 from qcc.cli_compare import compare_command
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.cli_quantize import quantize_command
+from qcc.cli_recipes import recipe_option, recipes_command, require_recipe
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
@@ -85,12 +86,14 @@ def main() -> None:
 )
 @click.option("--name", help="C name of the library (default: the file's name).")
 @shape_option
+@recipe_option
 @click.option(
     "--observer",
     metavar="NAME",
     default="min-max",
     show_default=True,
-    help="How ranges are chosen: min-max, moving-average, percentile, mse, kl, admm, eq, auto, or one of a plugin.",
+    help="How ranges are chosen: min-max, moving-average, mean-min-max, percentile, histogram, mse, kl, admm, eq, auto,"
+    " or one of a plugin.",
 )
 @click.option(
     "--observer-of",
@@ -211,6 +214,7 @@ def compile_command(
     found = availability(find_target(choices["target"]))
     check_replaceable(out)
     choices["observer"] = observer_text(observer, percentile, tensors)
+    require_recipe(choices)
     if dump_after is not None:
         choices |= {
             "dump_after": dump_after,
@@ -349,4 +353,5 @@ main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)
 main.add_command(passes_command)
+main.add_command(recipes_command)
 main.add_command(targets_command)

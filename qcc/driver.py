@@ -180,10 +180,14 @@ def quantize_pipeline(options: CompileOptions) -> str:
     return ",".join(
         (
             "adopt-qparams",
-            "fuse-epilogues",
-            *((_pass("equalize", *_choices(options)),) if options.corrections and not from_file else ()),
+            "fuse-epilogues" if options.residuals else "fuse-epilogues{residuals=false}",
+            *(
+                (_pass("equalize", *_choices(options)),)
+                if "equalize" in options.chosen_corrections and not from_file
+                else ()
+            ),
             *_calibrating(options),
-            *(("correct-bias", "round-weights") if options.corrections else ()),
+            *(name for name in options.chosen_corrections if name != "equalize"),
             _pass(
                 "quantize-ops", f"strict={str(options.strict).lower()}", _names("floats", options.float_nodes)
             ),

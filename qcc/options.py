@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from qcc.backends.c.weights import FORMS, Form
 from qcc.backends.stream import STREAMING, Streaming
 from qcc.ir.errors import QccError
 from qcc.ir.qspec import QSpec
+from qcc.recipes import CORRECTIONS, OPTIONS, find_recipe, require_agreement
 
 MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
 
@@ -23,10 +24,14 @@ class CompileOptions:
     ``precision``: "int8", or "float32" for the same graph in float (baseline and fall-back).
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
+    ``recipe``: a set of options in the manner of another tool, one of RECIPES; what it sets may not be set otherwise (an
+    option that has its default counts as not given).
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
-    ``corrections``: equalization, bias correction and weight rounding, each kept where it helps on real samples.
+    ``corrections``: equalization, bias correction and weight rounding, each kept where it helps on real samples;
+    True for all, or the names of some of CORRECTIONS.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
     ``rounding``: whose integers a requantization yields: qcc's own, or those of another runtime's kernels.
+    ``residuals``: convolutions in front of an addition leave their sum in 32 bits for it.
     ``int16``: names of values (globs) held in 16 bits; ("*",) for all. ``float_nodes``: names of nodes that stay in float.
     ``stats``: a file of statistics that takes the place of calibration data; ``save_stats``: where to write one.
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto").
@@ -49,10 +54,12 @@ class CompileOptions:
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
     float_pipeline: str = "float"
+    recipe: str = ""
     observer: str = "observer=min-max"
-    corrections: bool = False
+    corrections: bool | tuple[str, ...] = False
     qspec: str = ""
     rounding: Literal["ties_up", "tflite", "onnx"] = "ties_up"
+    residuals: bool = True
     int16: tuple[str, ...] = ()
     float_nodes: tuple[str, ...] = ()
     stats: Path | None = None
@@ -76,6 +83,8 @@ class CompileOptions:
     dump_folder: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.recipe:
+            self._follow_recipe()
         for name, value, known in (
             ("precision", self.precision, ("int8", "float32")),
             ("io", self.io, ("int8", "float")),
@@ -87,6 +96,9 @@ class CompileOptions:
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
         QSpec.parse(self.qspec)
+        for name in () if isinstance(self.corrections, bool) else self.corrections:
+            if name not in CORRECTIONS:
+                raise QccError(f"unknown correction {name!r}", hint=f"known: {', '.join(CORRECTIONS)}")
         if not 1 <= self.threads <= MAX_THREADS:
             raise QccError(
                 f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"
@@ -97,6 +109,26 @@ class CompileOptions:
             raise QccError(f"a program without floats cannot have {what}", hint="leave one of them out")
         if self.tune_file is not None and not self.tune:
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
+
+    def _follow_recipe(self) -> None:
+        """Take over the options of the recipe. Raises QccError where another one was given."""
+        recipe = find_recipe(self.recipe)
+        if self.precision == "float32":
+            raise QccError(
+                f"recipe {self.recipe} is of no use: float32 chooses no ranges", hint="leave it out"
+            )
+        defaults = {f.name: f.default for f in fields(self)}
+        given = {n: getattr(self, n) for n in OPTIONS if getattr(self, n) != defaults[n]}
+        require_agreement(self.recipe, given)
+        for name, value in recipe.options.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def chosen_corrections(self) -> tuple[str, ...]:
+        """The names of the corrections, in the order of CORRECTIONS."""
+        if isinstance(self.corrections, bool):
+            return CORRECTIONS if self.corrections else ()
+        return tuple(name for name in CORRECTIONS if name in self.corrections)
 
     @property
     def boundary(self) -> Literal["int8", "float"]:

@@ -60,6 +60,7 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
     rows: list[tuple[str, str | Text]] = [
         ("model", f"{report['model']['name']}, sha256 {report['model']['sha256'][:12]}"),
         ("target", f"{report['target']}: {report['target_description']}; {options['precision']}"),
+        *([("recipe", options["recipe"])] if "recipe" in options else []),
         ("boundary", f"{_ports(report['inputs'])} -> {_ports(report['outputs'])}"),
         ("work", f"{report['macs']:,} MACs in {len(report['layers'])} steps{_tuned(report['layers'])}"),
         *footprint(report),

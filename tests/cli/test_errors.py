@@ -121,7 +121,7 @@ def test_unknown_observer_and_percentile(misuses, model: Path, tmp_path: Path) -
     arguments = ("compile", model, "-o", tmp_path / "out")
     wrong = misuses(*arguments, "--observer", "guess")
     assert wrong.startswith(
-        "Error: Invalid value for '--observer': 'guess' is not one of admm, auto, eq, kl, min-max,"
+        "Error: Invalid value for '--observer': 'guess' is not one of admm, auto, eq, histogram, kl,"
     )
     assert misuses(*arguments, "--observer", "min-max", "--percentile", "99") == (
         "Error: --percentile belongs to --observer percentile, not to min-max"

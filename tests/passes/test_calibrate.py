@@ -220,3 +220,22 @@ def test_batches_are_read_once_and_one_at_a_time() -> None:
     ctx = PassContext({"calibration": batches()}, progress=lambda *a: progress.append(len(alive)))
     Calibrate().run(graph, ctx)
     assert progress == [1, 2, 3, 4, 5]
+
+
+def test_outputs_may_have_an_observer_of_their_own() -> None:
+    net = Net(1, 8)
+    graph = net.finish(net(Tanh(), net.relu(net.x, name="inner"), name="last"))
+    _, result = run_pass(
+        graph, "calibrate{observer=mean-min-max outputs=min-max}", calibration=[net.samples(4)]
+    )
+    rules = {n.node: n.rule for n in result.notes}
+    assert rules["last"] == "calibrate-min-max"
+    assert rules["x"] == "calibrate-mean-min-max"
+
+
+def test_an_unknown_observer_of_outputs_is_an_error() -> None:
+    net = Net(1, 8)
+    graph = net.finish(net(Tanh(), net.x))
+    with pytest.raises(PassError) as caught:
+        run_pass(graph, "calibrate{outputs=best}", calibration=[net.samples(4)])
+    assert caught.value.message == "unknown observer 'best'"

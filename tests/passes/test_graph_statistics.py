@@ -205,7 +205,19 @@ def test_a_file_holds_the_statistics(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "observer", ["min-max", "moving-average", "percentile", "mse", "kl", "admm", "auto", "eq"]
+    "observer",
+    [
+        "min-max",
+        "moving-average",
+        "mean-min-max",
+        "percentile",
+        "histogram",
+        "mse",
+        "kl",
+        "admm",
+        "auto",
+        "eq",
+    ],
 )
 def test_ranges_from_a_file_are_those_from_the_data(observer: str, tmp_path: Path) -> None:
     graph, samples = net()
@@ -239,6 +251,10 @@ def test_statistics_of_another_model_are_refused() -> None:
         ({"integers": np.full((2, 5), 2**40)}, "a histogram is cut short"),
         ({"integers": np.zeros((2, 5), np.int64)}, "it holds other counts than its header says"),
         ({"layers": np.full((9, 3), 2**40)}, "a histogram has bins that cannot be"),
+        ({"sums": np.zeros((1, 4))}, "its means over samples cannot be"),
+        ({"sums": np.full((1, 4), np.nan)}, "its means over samples cannot be"),
+        ({"sums": np.ones((1, 4), np.float32)}, "its arrays have other types"),
+        ({"sums": np.ones((0, 4))}, "it holds other counts than its header says"),
         ({"seen": [-1] * 8}, "its numbers of samples cannot be"),
         ({"counts": np.zeros(3, np.float32)}, "its arrays have other types"),
     ],

@@ -58,7 +58,7 @@ def true_error(x: Floats, qparams: QParams) -> float:
 # ---------------------------------------------------------------------- all of them
 @pytest.mark.parametrize("name", sorted(CALIBRATORS))
 @pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("symmetry", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("symmetry", ["asymmetric", "symmetric", "by-sign"])
 @pytest.mark.parametrize(
     "data", [[0.0], [0.0, 0.0], [3.0], [-2.0, -2.0], [1e-30, -1e-40], [5.0, 6.0, 1e30], [-1.0, 0.0, 2.0]]
 )

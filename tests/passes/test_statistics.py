@@ -206,3 +206,11 @@ def test_what_is_not_finite_is_refused_in_every_batch(bad: float) -> None:
     with pytest.raises(ValueError, match="the elements are not finite: they span"):
         add(statistics, np.array([1.0, bad, 2.0], np.float32))
     assert facts(statistics) == before
+
+
+def test_every_element_counts_where_asked() -> None:
+    x = np.random.default_rng(3).normal(size=(2, 5000)).astype(np.float32)
+    some, all_of_them = TensorStatistics(), TensorStatistics()
+    some.tally(x)
+    all_of_them.tally(x, every=True)
+    assert some.counts.sum() < x.size == all_of_them.counts.sum()
