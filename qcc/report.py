@@ -60,6 +60,11 @@ def report_of(
         "placement": placement(made),
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
+        "stored_weights": [
+            {"node": n.node, "stored": n.applied, "reason": n.reason}
+            for _, n in made.notes
+            if n.rule in ("weight-only", "dynamic")
+        ],
         "accuracy": _accuracy(made, results),
         "measured_samples": samples_measured(made),
         **tensors_of(made, progress),
@@ -75,7 +80,7 @@ def placement(made: Compilation) -> dict[str, Any]:
     if made.planned is None:
         return {
             "integer": 0,
-            "float": [{"node": n.name, "reason": "--float32"} for n in made.float_graph.nodes],
+            "float": [{"node": n.name, "reason": f"--{made.options.precision}"} for n in made.graph.nodes],
         }
     return {
         "integer": sum(n.applied for n in notes),
@@ -176,9 +181,9 @@ def _dead_channels(made: Compilation) -> dict[str, Any]:
 
 def _accuracy(made: Compilation, found: verify.Results | None) -> dict[str, Any]:
     """Each output on the kept calibration samples, integers against float. ``sqnr_db``: None where they are equal."""
-    if made.planned is None or found is None:
+    if found is None:
         return {}
-    results, references = verify.dequantize_outputs(made.planned, found.program), found.reference
+    results, references = verify.dequantize_outputs(made.graph, found.program), found.reference
     outputs: dict[str, dict[str, Any]] = {}
     for name in made.graph.output_names:
         reference, result = references[name], results[name]
