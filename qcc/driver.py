@@ -47,7 +47,8 @@ class Compilation:
     """What the stages leave behind: the graphs, the decisions of passes, and times in seconds.
 
     ``imported``: the model as it was read; ``float_graph``: after the float passes, the reference of accuracy;
-    ``planned``: the integer program, None for a float one; ``stored``: the float program where weights are codes; ``samples``: the first calibration samples, float, by name.
+    ``planned``: the integer program, None for a float one; ``stored``: the float program, where its weights are codes;
+    ``samples``: the first calibration samples, float, by name.
     ``calibrated``: the float graph whose values were observed, ``annotated``: the one that was written in integers, and
     ``statistics`` of the former; ``kept_channels``: by value name, those of ``planned`` where it lost dead ones.
     """
