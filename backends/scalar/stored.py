@@ -11,7 +11,6 @@ from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import geometry
 from qcc.backends.scalar.lowering import Params, constant, float_bounds, source
 from qcc.backends.scalar.products import F32_BLOCK, dense_geometry
-from qcc.backends.scalar.wide_convolution import pack_halves
 from qcc.ir.graph import Node
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.stored import StoredWeight
@@ -49,6 +48,12 @@ def pack_rows(matrix: NDArray[Any], groups: int) -> list[NDArray[Any]]:
     return blocks
 
 
+def pack_row_pairs(block: NDArray[Any]) -> NDArray[np.uint8]:
+    """s8[K, C] with codes in [-8, 7] as u8[ceil(K / 2), C]: rows 2 r in the low halves, rows 2 r + 1 in the high ones."""
+    even = np.pad(block, ((0, len(block) % 2), (0, 0))).astype(np.uint8) & 15
+    return np.asarray(even[::2] | even[1::2] << 4, np.uint8)
+
+
 def lower_stored(step: Step) -> Call:
     """f32_int8_conv2d_scalar and its like: rows of codes and of scales, block by block."""
     op, node = step.root.op, stored_weight(step)
@@ -61,7 +66,7 @@ def lower_stored(step: Step) -> Call:
     matrix = codes.reshape(len(codes), -1)
     blocks = pack_rows(matrix.view(np.uint16) if node.op.format == "fp16" else matrix, groups)
     if node.op.format == "int4":
-        blocks = [pack_halves(block) for block in blocks]
+        blocks = [pack_row_pairs(block) for block in blocks]
     params = {
         **shape,
         "groups": groups,
@@ -108,9 +113,7 @@ def _row(pattern: str, format_: str) -> Kernel:
         source(symbol),
         lower_stored,
         lambda step: _accepts(format_, step),
-        channel_block=0
-        if format_ == "int4"
-        else F32_BLOCK,  # a row of an odd number of halves is no equal share
+        channel_block=F32_BLOCK,
         meant_for=is_stored,
     )
 

@@ -1,23 +1,24 @@
 /* f32_fp16_conv2d_scalar: float convolution with weights of IEEE 754 binary16.
  *
- * A row is uint16[channels of the block]: the bits of finite numbers, which become floats exactly, whether or not the
- * processor knows binary16 or flushes subnormal floats: sign, and (1024 + fraction) * 2^(exponent - 25), or
- * fraction * 2^-24 where the exponent is 0. scale is NULL.
+ * The codes are the bits of finite numbers. With exponent and fraction where a float has them, what is missing is the
+ * difference of the biases, a factor of 2^112: exact, for subnormal numbers too (where the processor does not flush them).
+ * scale is NULL.
  */
 #include "qcc_float.h"
 #include "qcc_math.h"
 
-typedef uint16_t qcc_code;
-#define QCC_ROW(width) (width)
+#define TWO_TO_112 5192296858534827628530496329220096.0f
 
-static inline void decode(const qcc_code *QCC_RESTRICT row, const float *scale, int32_t width,
+typedef uint16_t qcc_code;
+#define QCC_ROWS(filter) (filter)
+
+static inline void decode(const qcc_code *QCC_RESTRICT block, int32_t k, const float *scale, int32_t width,
                           float *QCC_RESTRICT w) {
+  const qcc_code *row = block + (ptrdiff_t)k * width;
   (void)scale;
   for (int32_t o = 0; o < width; ++o) {
-    const uint32_t bits = row[o] & 0x7fffu;
-    const uint32_t normal = (bits << 13) + 0x38000000u; /* the exponents' biases differ by 112 */
-    const uint32_t small = qcc_bits_of_float((float)(int32_t)bits * 5.9604644775390625e-8f);
-    w[o] = qcc_float_of_bits((bits < 1024u ? small : normal) | (row[o] & 0x8000u) << 16);
+    const uint32_t bits = row[o];
+    w[o] = qcc_float_of_bits((bits & 0x8000u) << 16 | (bits & 0x7fffu) << 13) * TWO_TO_112;
   }
 }
 

@@ -1,17 +1,19 @@
 /* f32_int4_conv2d_scalar: float convolution with weights of 4 bits, two in a byte.
  *
- * A row is uint8[(channels of the block + 1) / 2], the low half of a byte first; two's complement in [-7, 7].
+ * Row r holds weight 2 r of each channel in the low halves of its bytes and weight 2 r + 1 in the high ones; two's complement
+ * in [-7, 7].
  */
 #include "qcc_float.h"
 
 typedef uint8_t qcc_code;
-#define QCC_ROW(width) (((width) + 1) / 2)
+#define QCC_ROWS(filter) (((filter) + 1) / 2)
 
-static inline void decode(const qcc_code *QCC_RESTRICT row, const float *QCC_RESTRICT scale, int32_t width,
-                          float *QCC_RESTRICT w) {
+static inline void decode(const qcc_code *QCC_RESTRICT block, int32_t k, const float *QCC_RESTRICT scale,
+                          int32_t width, float *QCC_RESTRICT w) {
+  const qcc_code *row = block + (ptrdiff_t)(k / 2) * width;
+  const int32_t shift = k % 2 * 4;
   for (int32_t o = 0; o < width; ++o) {
-    const int32_t half = (row[o / 2] >> (o % 2 * 4)) & 15;
-    w[o] = (float)((half ^ 8) - 8) * scale[o];
+    w[o] = (float)((((row[o] >> shift) & 15) ^ 8) - 8) * scale[o];
   }
 }
 

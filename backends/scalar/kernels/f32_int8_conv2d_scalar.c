@@ -1,11 +1,12 @@
-/* f32_int8_conv2d_scalar: float convolution with weights of 8 bits, a row int8[channels of the block]. */
+/* f32_int8_conv2d_scalar: float convolution with weights of 8 bits. */
 #include "qcc_float.h"
 
 typedef int8_t qcc_code;
-#define QCC_ROW(width) (width)
+#define QCC_ROWS(filter) (filter)
 
-static inline void decode(const qcc_code *QCC_RESTRICT row, const float *QCC_RESTRICT scale, int32_t width,
-                          float *QCC_RESTRICT w) {
+static inline void decode(const qcc_code *QCC_RESTRICT block, int32_t k, const float *QCC_RESTRICT scale,
+                          int32_t width, float *QCC_RESTRICT w) {
+  const qcc_code *row = block + (ptrdiff_t)k * width;
   for (int32_t o = 0; o < width; ++o) {
     w[o] = (float)row[o] * scale[o];
   }
