@@ -120,11 +120,12 @@ class DynamicWeights(Pass):
         w = builder.constant(codes, f"{weight.name}_codes")
         s = builder.constant(scale.reshape(-1), f"{weight.name}_scale")
         try:
-            y = builder.emit(DynamicDense(), node.input(0), w, s, bias, name=f"{node.name}_dynamic")
+            y = builder.emit(DynamicDense(), node.input(0), w, s, bias, name=node.name)
         except VerifyError as error:
             return Note(node.name, "dynamic", False, error.message)
         graph.replace_uses(node.output, y)
         graph.remove_node(node)
+        y.name = node.name
         return Note(y.name, "dynamic", True, _change(weight.data, codes * scale, codes.nbytes + scale.nbytes))
 
     def _declined(self, node: Node, bias: Value | None) -> str:

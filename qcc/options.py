@@ -25,7 +25,7 @@ class CompileOptions:
     ``precision``: "int8", or "float32" for the same graph in float (baseline and fall-back), or "dynamic" for that graph
     with products of integers in dense layers, whose activations are quantized by the range each inference finds.
     ``weights_only``: the format in which the weights of a float32 (or dynamic) program are stored: one of
-    STORED_FORMATS, or "" for float; ``weight_group``: consecutive weights that share a scale, 0 for an output channel.
+    STORED_FORMATS, or None for float; ``weight_group``: consecutive weights that share a scale, 0 for an output channel.
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
@@ -51,7 +51,7 @@ class CompileOptions:
 
     target: str = "c"
     precision: Literal["int8", "float32", "dynamic"] = "int8"
-    weights_only: str = ""
+    weights_only: Literal["int8", "int4", "fp16"] | None = None
     weight_group: int = 0
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
@@ -85,7 +85,7 @@ class CompileOptions:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("precision", self.precision, ("int8", "float32", "dynamic")),
-            ("weights_only", self.weights_only, ("", *STORED_FORMATS)),
+            ("weights_only", self.weights_only or STORED_FORMATS[0], STORED_FORMATS),
             ("io", self.io, ("int8", "float")),
             ("rounding", self.rounding, ("ties_up", "tflite", "onnx")),
             ("weights", self.weights, FORMS),

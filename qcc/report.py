@@ -60,11 +60,7 @@ def report_of(
         "placement": placement(made),
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
-        "stored_weights": [
-            {"node": n.node, "stored": n.applied, "reason": n.reason}
-            for _, n in made.notes
-            if n.rule in ("weight-only", "dynamic")
-        ],
+        "stored_weights": _stored_weights(made),
         "accuracy": _accuracy(made, results),
         "measured_samples": samples_measured(made),
         **tensors_of(made, progress),
@@ -80,7 +76,9 @@ def placement(made: Compilation) -> dict[str, Any]:
     if made.planned is None:
         return {
             "integer": 0,
-            "float": [{"node": n.name, "reason": f"--{made.options.precision}"} for n in made.graph.nodes],
+            "float": [
+                {"node": n.name, "reason": f"--{made.options.precision}"} for n in made.float_graph.nodes
+            ],
         }
     return {
         "integer": sum(n.applied for n in notes),
@@ -176,6 +174,21 @@ def _dead_channels(made: Compilation) -> dict[str, Any]:
             if n.rule == "remove-dead-channels" and n.applied
         ],
         "kept_channels": made.kept_channels,
+    }
+
+
+def _stored_weights(made: Compilation) -> dict[str, Any] | None:
+    """What a float program stores as codes: each layer, with the reason where it does not; None where nothing is stored."""
+    if made.stored is None:
+        return None
+    dynamic = "int8 with activations quantized at run time" if made.options.precision == "dynamic" else ""
+    rules = ("dynamic", "weight-only")  # a layer that the first declines may be taken by the second
+    found = {n.node: n for rule in rules for _, n in made.notes if n.rule == rule}
+    notes = list(found.values())
+    return {
+        "format": ", ".join(filter(None, (dynamic, made.options.weights_only))),
+        "float_bytes": sum(v.type.bytes for v in made.float_graph.constants()),
+        "nodes": [{"node": n.node, "stored": n.applied, "reason": n.reason} for n in notes],
     }
 
 
