@@ -95,13 +95,15 @@ class WeightOnly(Pass):
 class DynamicWeights(Pass):
     """Multiply in integers: weights in s8, activations quantized by the range that each inference finds (dynamic_dense).
 
-    Takes dense layers and 1x1 convolutions with constant weights; all else stays in float. ``min_bytes``: of the weights in
-    float32, as fewer are not worth it. Notes (rule ``dynamic``): as those of weight-only.
+    Takes dense layers with constant weights, with ``pointwise`` 1x1 convolutions too; all else stays in float. Between
+    convolutions that stay in float, a sum in another order may change codes, and with them all that follows.
+    ``min_bytes``: of the weights in float32, as fewer are not worth it. Notes (rule ``dynamic``): as those of weight-only.
     """
 
     name = "dynamic-weights"
     stage = "float"
     exactness = "approximate"
+    pointwise: bool = False
     min_bytes: int = 1024
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
@@ -132,9 +134,10 @@ class DynamicWeights(Pass):
         op, weight = node.op, node.input(1)
         if weight.data is None or (bias is not None and bias.data is None):
             return "its weights are computed"
-        plain = Conv2d(groups=1)
-        if isinstance(op, Conv2d) and (op != plain or weight.type.shape[1:3] != (1, 1)):
-            return "only dense layers and plain 1x1 convolutions are multiplied as one matrix"
+        if isinstance(op, Conv2d) and (op != Conv2d() or weight.type.shape[1:3] != (1, 1)):
+            return "only dense layers and plain 1x1 convolutions are products of one matrix"
+        if isinstance(op, Conv2d) and not self.pointwise:
+            return "1x1 convolutions stay in float without pointwise"
         if weight.type.bytes < self.min_bytes:
             return f"its weights are {weight.type.bytes} bytes, fewer than {self.min_bytes}"
         return ""
@@ -180,6 +183,6 @@ def _gain(weight: Value, stored: Value) -> str:
 
 def _change(before: NDArray[np.generic], after: NDArray[np.generic], size: int) -> str:
     w = before.astype(np.float64).reshape(-1)
-    noise = float(((after.reshape(-1) - w) ** 2).sum())
+    noise = float(((after.astype(np.float64).reshape(-1) - w) ** 2).sum())
     ratio = f"{10 * np.log10(float((w**2).sum()) / noise):.1f} dB" if noise else "exact"
     return f"{before.nbytes} to {size} bytes, {ratio}"

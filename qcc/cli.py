@@ -41,7 +41,8 @@ from qcc.cli_quantize import quantize_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
-from qcc.options import MAX_THREADS, STORED_FORMATS, CompileOptions
+from qcc.ir.ops.stored import FORMATS as STORED_FORMATS
+from qcc.options import MAX_THREADS, CompileOptions
 from qcc.saved import SavedLibrary, open_saved
 from qcc.timing import time_call, time_library, time_steps
 

@@ -62,7 +62,7 @@ def lower_stored(step: Step) -> Call:
     groups = op.groups if isinstance(op, Conv2d) else 1
     codes, scale = constant(node, "codes"), constant(node, "scale")
     assert codes is not None
-    shape: Params = dense_geometry(step) if not isinstance(op, Conv2d) else geometry(step, op, codes)
+    shape: Params = {**geometry(step, op, codes)} if isinstance(op, Conv2d) else dense_geometry(step)
     matrix = codes.reshape(len(codes), -1)
     blocks = pack_rows(matrix.view(np.uint16) if node.op.format == "fp16" else matrix, groups)
     if node.op.format == "int4":

@@ -146,11 +146,11 @@ def dynamic_range(x: Array) -> tuple[np.float32, int]:
     scale = (max(x, 0) - min(x, 0)) / 255, zero_point = saturate(round_half_even(-min / scale)): ONNX DynamicQuantizeLinear.
     NaN counts as 0, an infinity as the largest finite number, and a range is no wider than that.
     """
-    largest = np.finfo(np.float32).max
+    largest = float(np.finfo(np.float32).max)
     finite = np.nan_to_num(x, nan=0.0, posinf=largest, neginf=-largest)
     low, high = np.float32(min(finite.min(), 0.0)), np.float32(max(finite.max(), 0.0))
     with np.errstate(over="ignore"):
-        scale = np.minimum(high - low, largest) / np.float32(255)
+        scale = np.float32(min(float(high - low), largest)) / np.float32(255)
     if scale == 0.0:
         return np.float32(1.0), 0
     return scale, int(np.clip(np.rint(-low / scale), 0, 255))

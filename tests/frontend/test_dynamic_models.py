@@ -19,6 +19,9 @@ from qcc.ir.interpreter import run
 from qcc.ir.ops.stored import dynamic_quantize
 from qcc.onnx_importer import import_model
 from qcc.options import CompileOptions
+from qcc.passes.base import PassContext
+from qcc.passes.store_weights import DynamicWeights
+from qcc.verify import tolerance_of
 
 Array = np.ndarray[Any, Any]
 
@@ -163,3 +166,15 @@ def test_float_programs_with_small_weights(choices: dict[str, Any], least_db: fl
 def test_choices_that_do_not_go_together(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(QccError, match=message):
         CompileOptions(**choices)
+
+
+def test_tolerance_follows_from_what_is_quantized_behind_float_sums(tmp_path: Path) -> None:
+    graph = import_model(dynamic(tmp_path, False))
+    assert tolerance_of(graph) == 0.0
+    assert tolerance_of(import_model(model(np.random.default_rng(0)))) == 1e-4
+    mixed = import_model(model(np.random.default_rng(0)))
+    DynamicWeights(min_bytes=4 * 33 * 7 + 1).run(mixed, PassContext())  # the first layer alone
+    assert tolerance_of(mixed) == 1e-4
+    mixed = import_model(model(np.random.default_rng(0), hidden=7, outputs=70))
+    DynamicWeights(min_bytes=4 * 40 * 7 + 1).run(mixed, PassContext())  # the second alone
+    assert tolerance_of(mixed) == 1e-2
