@@ -251,7 +251,10 @@ def test_every_kernel_file_is_run_by_these_tests() -> None:
     packed = integer_graph(float_graph(cases), case_inputs(cases), qspec="w_bits=4 pack=true")
     found.append(build_program(packed, SCALAR, "packed"))
     found.append(build_program(wide_softmax("xyz"), SCALAR, "softmax_of_16_bits"))
-    for made in ("dynamic-weights{min_bytes=0}", *(f"weight-only{{format={f} min_bytes=0}}" for f in FORMATS)):
+    for made in (
+        "dynamic-weights{min_bytes=0}",
+        *(f"weight-only{{format={f} min_bytes=0}}" for f in FORMATS),
+    ):
         codes = run_pipeline(float_graph(cases), made, PassContext())
         found.append(build_program(codes, SCALAR, "codes"))
     used = {operation.kernel.source for program in found for operation in program.operations}
