@@ -9,8 +9,11 @@ from qcc.backends.kernel import Kernel, Step
 from qcc.ir.errors import TargetError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.ops.activation import Clamp
+from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.dense import Dense
 from qcc.ir.ops.quant import Requantize
 from qcc.ir.ops.shape import Reshape, Transpose
+from qcc.ir.ops.stored import StoredWeight
 
 FLOAT_FUSED = ("conv2d+clamp", "dense+clamp", "add+clamp")
 
@@ -57,13 +60,13 @@ def steps(graph: Graph, float_fused: Iterable[str] = FLOAT_FUSED) -> list[Step]:
 
     An accumulating integer op takes its single-use s32 followers up to and including the requantize. A float op
     takes the clamp behind it where ``float_fused`` has the pattern. A node that only renames bytes
-    (``is_alias``) is no step.
+    (``is_alias``) is no step, and neither are weights that their readers decode (``is_stored_weight``).
     """
     fused = frozenset(float_fused)
     taken: set[int] = set()
     ends: dict[int, list[Node]] = {}  # by the last node of the group: there, all inputs are known
     for node in graph.nodes:
-        if id(node) not in taken and not is_alias(node):
+        if id(node) not in taken and not is_alias(node) and not is_stored_weight(node.output):
             group = [node, *_followers(graph, node, fused, taken)]
             taken.update(map(id, group))
             ends[id(group[-1])] = group
@@ -78,6 +81,15 @@ def is_alias(node: Node) -> bool:
         return False
     moved = [axis for axis in node.op.perm if node.input(0).type.shape[axis] != 1]
     return moved == sorted(moved)
+
+
+def is_stored_weight(value: Value) -> bool:
+    """True for weights in codes which all their readers, dense layers and convolutions, decode themselves."""
+    return (
+        value.producer is not None
+        and isinstance(value.producer.op, StoredWeight)
+        and all(isinstance(u.op, Conv2d | Dense) and u.input(1) is value for u in value.users)
+    )
 
 
 def _followers(graph: Graph, root: Node, float_fused: frozenset[str], taken: set[int]) -> list[Node]:
@@ -107,7 +119,9 @@ def _step(group: Sequence[Node]) -> Step:
     inputs: dict[int, Value] = {}
     for node in group:
         for value in node.inputs:
-            if value is not None and not value.is_constant and id(value) not in inner:
+            if value is None or value.is_constant or is_stored_weight(value):
+                continue
+            if id(value) not in inner:
                 inputs.setdefault(id(value), value)
     return Step(group[0], tuple(group[1:]), tuple(inputs.values()), group[-1].output)
 

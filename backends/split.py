@@ -320,6 +320,7 @@ FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_dsp_conv2d_params": (split_window_rows,),
     "qcc_conv2d_params": (split_window,),
     "qcc_f32_conv2d_params": (split_window,),
+    "qcc_f32_stored_conv2d_params": (split_window,),
     "qcc_avx512_conv_params": (split_window, split_vectors),
     "qcc_avx512_depthwise_params": (split_window,),
     "qcc_max_pool2d_params": (split_window,),

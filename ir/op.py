@@ -80,6 +80,7 @@ class Op:
     ops with an attribute ``x_zero_point`` whose contribution to the accumulator is the same everywhere;
     ``wide_result`` for ops whose s32 accumulator may also be written to memory as it is; ``wide_operands`` for ops whose
     integer form also takes operands of 16 bits (others get them requantized to 8);
+    ``reads_codes`` for float ops with constant operands of integers, which may stand in a float graph;
     ``simulated`` for ops that exist in the interpreter alone, which quantize-ops and ONNX export refuse.
     """
 
@@ -91,6 +92,7 @@ class Op:
     accepts_accumulator: ClassVar[bool] = False
     folds_zero_point: ClassVar[bool] = False
     wide_result: ClassVar[bool] = False
+    reads_codes: ClassVar[bool] = False
     simulated: ClassVar[bool] = False
     wide_operands: ClassVar[bool] = False
 

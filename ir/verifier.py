@@ -156,7 +156,9 @@ def _range_is_ordered(graph: Graph, value: Value) -> str | None:
 
 
 def _is_float(graph: Graph, value: Value) -> str | None:
-    if value.type.dtype.is_integer:
+    """Integers are the codes of weights only, that the nodes which read them decode."""
+    is_codes = value.is_constant and not graph.is_output(value) and all(u.op.reads_codes for u in value.users)
+    if value.type.dtype.is_integer and not is_codes:
         return f"the {graph.stage} stage has float tensors only, got {value.type}"
     return None
 

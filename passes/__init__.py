@@ -13,6 +13,8 @@ from qcc.passes import (
     fold_pad,
     fold_affine,
     eliminate_dead,
+    # float graph with small weights
+    store_weights,
     # float to annotated graph
     fuse_epilogues,
     equalize,
@@ -52,4 +54,5 @@ __all__ = [
     "remove_dead_channels",
     "round_weights",
     "simulate_codes",
+    "store_weights",
 ]

@@ -35,7 +35,7 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
 GRAPH_FOLDER = "graphs"  # inside a saved library
-FLOAT_FILE, PLANNED_FILE = "float.qir", "planned.qir"  # float32 has no planned graph
+FLOAT_FILE, PLANNED_FILE = "float.qir", "planned.qir"  # the latter where the program is another graph
 
 
 def compile(
@@ -101,13 +101,13 @@ class CompiledModel:
 
     @property
     def graph(self) -> Graph:
-        """The planned integer graph (the float graph for float32)."""
+        """The program: the planned integer graph, or a float graph, whose weights may be codes."""
         return self.compilation.graph
 
     @cached_property
     def report(self) -> dict[str, Any]:
         """Sizes, layers, placement, proofs and the accuracy on calibration samples, as plain data."""
-        results = None if self.compilation.planned is None else self._results
+        results = None if self.graph is self.compilation.float_graph else self._results
         return report.report_of(self.compilation, self.program, self.warnings, results, self._progress)
 
     @cached_property
@@ -143,8 +143,8 @@ class CompiledModel:
         graphs = folder / GRAPH_FOLDER
         graphs.mkdir()
         save_graph(self.compilation.float_graph, graphs / FLOAT_FILE)
-        if self.compilation.planned is not None:
-            save_graph(self.compilation.planned, graphs / PLANNED_FILE)
+        if self.graph is not self.compilation.float_graph:
+            save_graph(self.graph, graphs / PLANNED_FILE)
         report.write(self.report, folder)
 
     def _vectors(self) -> list[tuple[Array, Array]]:

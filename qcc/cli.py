@@ -42,6 +42,7 @@ from qcc.cli_recipes import recipe_option, recipes_command, require_recipe
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
+from qcc.ir.ops.stored import FORMATS as STORED_FORMATS
 from qcc.options import MAX_THREADS, CompileOptions
 from qcc.saved import SavedLibrary, open_saved
 from qcc.timing import time_call, time_library, time_steps
@@ -77,6 +78,25 @@ def main() -> None:
 @calib_option
 @click.option("--int8", "precision", flag_value="int8", default="int8", help="8-bit integers (the default).")
 @click.option("--float32", "precision", flag_value="float32", help="The same graph in float, as a baseline.")
+@click.option(
+    "--dynamic",
+    "precision",
+    flag_value="dynamic",
+    help="Float, but products of integers in dense layers: activations quantized at run time.",
+)
+@click.option(
+    "--weights-only",
+    type=click.Choice(STORED_FORMATS),
+    default=CompileOptions.weights_only,
+    help="Store the weights of a float program in fewer bits (with --float32 or --dynamic).",
+)
+@click.option(
+    "--weight-group",
+    type=click.IntRange(0),
+    metavar="N",
+    default=CompileOptions.weight_group,
+    help="With --weights-only: N consecutive weights share a scale (default: those of an output channel).",
+)
 @click.option(
     "--io",
     type=click.Choice(["int8", "float"]),

@@ -38,7 +38,8 @@ Warn = Callable[[str], None]
 KEPT_SAMPLES = 16
 CORRECTION_SAMPLES, CORRECTION_BYTES = 100, 2**27  # kept in memory for the passes that correct
 SYNTHETIC_ELEMENTS = 2**26  # of all samples: large images get fewer
-FLOAT_STAGE, QUANTIZE_STAGE = "1-float", "2-quantize"  # also the folders of dumps
+# also the folders of dumps
+FLOAT_STAGE, QUANTIZE_STAGE, STORE_STAGE = "1-float", "2-quantize", "2-store"
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Compilation:
     """What the stages leave behind: the graphs, the decisions of passes, and times in seconds.
 
     ``imported``: the model as it was read; ``float_graph``: after the float passes, the reference of accuracy;
-    ``planned``: the integer program, None for float32; ``samples``: the first calibration samples, float, by name.
+    ``planned``: the integer program, None for a float one; ``stored``: the float program, where its weights are codes;
+    ``samples``: the first calibration samples, float, by name.
     ``calibrated``: the float graph whose values were observed, ``annotated``: the one that was written in integers, and
     ``statistics`` of the former; ``kept_channels``: by value name, those of ``planned`` where it lost dead ones.
     """
@@ -57,6 +59,7 @@ class Compilation:
     imported: Graph
     float_graph: Graph
     planned: Graph | None = None
+    stored: Graph | None = None
     calibrated: Graph | None = None
     annotated: Graph | None = None
     statistics: GraphStatistics | None = None
@@ -71,7 +74,7 @@ class Compilation:
     @property
     def graph(self) -> Graph:
         """The graph that is emitted: planned integers, or float."""
-        return self.planned if self.planned is not None else self.float_graph
+        return next(g for g in (self.planned, self.stored, self.float_graph) if g is not None)
 
 
 def compile_graph(
@@ -81,7 +84,7 @@ def compile_graph(
     progress: Progress = lambda what, done, total: None,
     warn: Warn = lambda message: None,
 ) -> Compilation:
-    """ONNX file (or ModelProto) to a checked integer program, or to a float one with precision "float32".
+    """ONNX file (or ModelProto) to a checked integer program, or to a float one with another precision than "int8".
 
     Raises QccError; nothing is written.
     """
@@ -101,8 +104,10 @@ def compile_graph(
     if statistics is not None:
         ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
     data = _calibration(made, calibration, warn)
-    if options.precision == "float32":
+    if options.precision != "int8":
         next(_remembering(made, data), None)
+        if _pipeline(STORE_STAGE, options):
+            made.stored = _run(made, STORE_STAGE, made.float_graph.clone(), ctx)
         return made
     samples, batches = _first_samples(_remembering(made, data))
     ctx.resources.update(
@@ -212,7 +217,25 @@ def _pass(name: str, *options: str) -> str:
 
 
 def _pipeline(stage: str, options: CompileOptions) -> str:
+    if stage == STORE_STAGE:
+        return ",".join(_storing(options))
     return options.float_pipeline if stage == FLOAT_STAGE else quantize_pipeline(options)
+
+
+def _storing(options: CompileOptions) -> Iterator[str]:
+    """The passes that make codes of the weights of a float program; none for plain float32."""
+    if options.precision == "dynamic":
+        yield "dynamic-weights"
+    if options.weights_only:
+        group = f"group={options.weight_group}" if options.weight_group else ""
+        yield _pass("weight-only", f"format={options.weights_only}", group)
+
+
+def _stages(options: CompileOptions) -> list[str]:
+    """Those that passes run in."""
+    if options.precision == "int8":
+        return [FLOAT_STAGE, QUANTIZE_STAGE]
+    return [FLOAT_STAGE, STORE_STAGE] if _pipeline(STORE_STAGE, options) else [FLOAT_STAGE]
 
 
 def _run(made: Compilation, stage: str, graph: Graph, ctx: PassContext) -> Graph:
@@ -234,8 +257,9 @@ def _run(made: Compilation, stage: str, graph: Graph, ctx: PassContext) -> Graph
 
 def _check_dump(options: CompileOptions) -> None:
     """Raise PassError for a ``dump_after`` that no pipeline of this compilation has."""
-    stages = [FLOAT_STAGE] if options.precision == "float32" else [FLOAT_STAGE, QUANTIZE_STAGE]
-    names = dict.fromkeys(p.name for stage in stages for p in parse_pipeline(_pipeline(stage, options)))
+    names = dict.fromkeys(
+        p.name for stage in _stages(options) for p in parse_pipeline(_pipeline(stage, options))
+    )
     if options.dump_after not in (None, "all", *names):
         raise PassError(
             f"cannot dump after {options.dump_after}: it is not in the pipeline",
@@ -319,8 +343,12 @@ def _statistics(options: CompileOptions, calibration: object, graph: Graph) -> G
     """
     if options.stats is None:
         return None
-    if calibration is not None or options.precision == "float32":
-        why = "float32 needs none" if calibration is None else "they take the place of calibration data"
+    if calibration is not None or options.precision != "int8":
+        why = (
+            f"{options.precision} needs none"
+            if calibration is None
+            else "they take the place of calibration data"
+        )
         raise QccError(f"statistics in {options.stats} are of no use: {why}", hint="leave one of them out")
     statistics = load_statistics(options.stats)
     inputs = [v.name for v in graph.inputs]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qcc.ir import interpreter
 from qcc.ir.graph import Node
 from qcc.ir.op import Op
 from qcc.onnx_writer import Writer
@@ -159,6 +160,26 @@ def _dense(w: Writer, node: Node) -> str:
     y = w.node("MatMul", [w.tensor(x), turned], node.name)
     bias = w.bias(node)
     return w.node("Add", [y, bias], node.name) if bias else y
+
+
+@exports("stored_weight")
+def _stored_weight(w: Writer, node: Node) -> str:
+    return w.array(
+        interpreter.evaluate(node, [None if v is None else v.data for v in node.inputs]), node.name
+    )
+
+
+@exports("dynamic_dense")
+def _dynamic_dense(w: Writer, node: Node) -> str:
+    codes, name, bias = node.input(1).data, node.name, node.operand("bias")
+    assert codes is not None
+    x, scale, zero_point = w.results("DynamicQuantizeLinear", [w.tensor(node.input(0))], f"{name}_x", 3)
+    matrix = w.array(codes.T, f"{name}_codes")
+    acc = w.node("MatMulInteger", [x, matrix, zero_point], f"{name}_sum")
+    real = w.node("Cast", [acc], f"{name}_real", to=1)
+    factor = w.node("Mul", [scale, w.tensor(node.input(2))], f"{name}_factor")
+    y = w.node("Mul", [real, factor], name)
+    return w.node("Add", [y, w.tensor(bias)], name) if bias is not None else y
 
 
 @exports("conv_transpose2d")

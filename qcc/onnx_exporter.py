@@ -136,7 +136,8 @@ def _write_node(writer: Writer, node: Node) -> str:
         )
     exporter = EXPORTERS.get(node.op.name)
     operands = [v for v in (*node.inputs, node.output) if v is not None]
-    if exporter is None or any(v.type.dtype is not DType.F32 for v in operands):
+    is_float = node.op.reads_codes or all(v.type.dtype is DType.F32 for v in operands)
+    if exporter is None or not is_float:
         raise QccError(
             f"{node.op.name} cannot be written to ONNX: only float and annotated graphs can",
             node.location,

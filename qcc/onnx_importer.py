@@ -21,8 +21,10 @@ from qcc.ir.op import ONNX_IMPORTERS
 from qcc.ir.ops.fake_quant import FakeQuant
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
+from qcc.onnx_dynamic import FUSED, with_dynamic_products
 from qcc.onnx_folding import MAX_FOLDED_ELEMENTS, fold, is_foldable
 from qcc.onnx_quantized import (
+    MICROSOFT,
     MOVEMENTS,
     PAIR,
     WeightCodes,
@@ -64,7 +66,9 @@ def import_model(
     location = Location(file)
     opset = default_opset(model, location)
     stem = Path(file).stem if folder is not None else file
-    importer = _Importer(spelled_as_qdq(model), opset, folder, location, Graph(name or stem))
+    importer = _Importer(
+        with_dynamic_products(spelled_as_qdq(model)), opset, folder, location, Graph(name or stem)
+    )
     try:
         return importer.run(shapes or {})
     except ImportModelError as error:
@@ -161,6 +165,8 @@ class _Importer:
 
     def define_known(self, node: NodeProto) -> bool:
         """Evaluate a node that needs no run-time data; False if it does."""
+        if node.domain == MICROSOFT and node.op_type == FUSED:
+            return False
         if not is_default_domain(node.domain):
             functions = {(f.domain, f.name) for f in self.model.functions}
             kind = (
@@ -325,6 +331,8 @@ class _Importer:
 
     def count_outputs(self, node: NodeProto) -> int:
         """Outputs without trailing optional ones that nothing reads (the mask of a Dropout)."""
+        if not is_default_domain(node.domain):
+            return len(node.output)
         declared = onnx.defs.get_schema(node.op_type, max_inclusive_version=self.opset, domain="").outputs
         count = len(node.output)
         while (

@@ -155,6 +155,12 @@ class Writer:
         self.nodes.append(helper.make_node(op_type, operands, [result], name=result, **attributes))
         return result
 
+    def results(self, op_type: str, inputs: Sequence[str], name: str, count: int) -> list[str]:
+        """A node with ``count`` results, named like ``name``."""
+        found = [self.fresh_name(name) for _ in range(count)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), found, name=found[0]))
+        return found
+
     # ------------------------------------------------------------------ layout
     def to_channels_first(self, tensor: str, rank: int) -> str:
         """[N, ..., C] as [N, C, ...]."""

@@ -11,6 +11,8 @@ from qcc.backends.c.layouts import LAYOUTS, Layout
 from qcc.backends.c.weights import FORMS, Form
 from qcc.backends.stream import STREAMING, Streaming
 from qcc.ir.errors import QccError
+from qcc.ir.ops.stored import CODE_MAX
+from qcc.ir.ops.stored import FORMATS as STORED_FORMATS
 from qcc.ir.qspec import QSpec
 from qcc.recipes import CORRECTIONS, OPTIONS, find_recipe, require_agreement
 
@@ -21,7 +23,10 @@ MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
 class CompileOptions:
     """Choices of one compilation.
 
-    ``precision``: "int8", or "float32" for the same graph in float (baseline and fall-back).
+    ``precision``: "int8", or "float32" for the same graph in float (baseline and fall-back), or "dynamic" for that graph
+    with products of integers in dense layers, whose activations are quantized by the range each inference finds.
+    ``weights_only``: the format in which the weights of a float32 (or dynamic) program are stored: one of
+    STORED_FORMATS, or None for float; ``weight_group``: consecutive weights that share a scale, 0 for an output channel.
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``recipe``: a set of options in the manner of another tool, one of RECIPES; what it sets may not be set otherwise (an
@@ -50,7 +55,9 @@ class CompileOptions:
     """
 
     target: str = "c"
-    precision: Literal["int8", "float32"] = "int8"
+    precision: Literal["int8", "float32", "dynamic"] = "int8"
+    weights_only: Literal["int8", "int4", "fp16"] | None = None
+    weight_group: int = 0
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
     float_pipeline: str = "float"
@@ -86,7 +93,8 @@ class CompileOptions:
         if self.recipe:
             self._follow_recipe()
         for name, value, known in (
-            ("precision", self.precision, ("int8", "float32")),
+            ("precision", self.precision, ("int8", "float32", "dynamic")),
+            ("weights_only", self.weights_only or STORED_FORMATS[0], STORED_FORMATS),
             ("io", self.io, ("int8", "float")),
             ("rounding", self.rounding, ("ties_up", "tflite", "onnx")),
             ("weights", self.weights, FORMS),
@@ -95,6 +103,16 @@ class CompileOptions:
         ):
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
+        if self.weights_only and self.precision == "int8":
+            raise QccError(
+                "weights alone are stored in fewer bits where activations are in float",
+                hint='add --float32 or --dynamic (precision="float32"), or choose --qspec "w_bits=4 pack=true"',
+            )
+        if self.weight_group < 0 or (self.weight_group and self.weights_only not in CODE_MAX):
+            raise QccError(
+                f"weights in groups of {self.weight_group} have no use here",
+                hint=f"groups of 1 or more have scales with weights_only of {' and '.join(CODE_MAX)}",
+            )
         QSpec.parse(self.qspec)
         for name in () if isinstance(self.corrections, bool) else self.corrections:
             if name not in CORRECTIONS:
@@ -105,7 +123,7 @@ class CompileOptions:
             )
 
         if self.no_float and self.boundary == "float":
-            what = "float at the boundary" if self.precision == "int8" else "float32"
+            what = "float at the boundary" if self.precision == "int8" else self.precision
             raise QccError(f"a program without floats cannot have {what}", hint="leave one of them out")
         if self.tune_file is not None and not self.tune:
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
@@ -132,5 +150,5 @@ class CompileOptions:
 
     @property
     def boundary(self) -> Literal["int8", "float"]:
-        """The boundary that is really there: a float32 program has no other than float."""
-        return "float" if self.precision == "float32" else self.io
+        """The boundary that is really there: a float program has no other than float."""
+        return self.io if self.precision == "int8" else "float"

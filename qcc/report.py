@@ -65,6 +65,7 @@ def report_of(
         "placement": placement(made),
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
+        "stored_weights": _stored_weights(made),
         "accuracy": _accuracy(made, results),
         "measured_samples": samples_measured(made),
         **tensors_of(made, progress),
@@ -80,7 +81,9 @@ def placement(made: Compilation) -> dict[str, Any]:
     if made.planned is None:
         return {
             "integer": 0,
-            "float": [{"node": n.name, "reason": "--float32"} for n in made.float_graph.nodes],
+            "float": [
+                {"node": n.name, "reason": f"--{made.options.precision}"} for n in made.float_graph.nodes
+            ],
         }
     return {
         "integer": sum(n.applied for n in notes),
@@ -179,11 +182,26 @@ def _dead_channels(made: Compilation) -> dict[str, Any]:
     }
 
 
+def _stored_weights(made: Compilation) -> dict[str, Any] | None:
+    """What a float program stores as codes: each layer, with the reason where it does not; None where nothing is stored."""
+    if made.stored is None:
+        return None
+    dynamic = "int8 with activations quantized at run time" if made.options.precision == "dynamic" else ""
+    rules = ("dynamic", "weight-only")  # a layer that the first declines may be taken by the second
+    found = {n.node: n for rule in rules for _, n in made.notes if n.rule == rule}
+    notes = list(found.values())
+    return {
+        "format": ", ".join(filter(None, (dynamic, made.options.weights_only))),
+        "float_bytes": sum(v.type.bytes for v in made.float_graph.constants()),
+        "nodes": [{"node": n.node, "stored": n.applied, "reason": n.reason} for n in notes],
+    }
+
+
 def _accuracy(made: Compilation, found: verify.Results | None) -> dict[str, Any]:
     """Each output on the kept calibration samples, integers against float. ``sqnr_db``: None where they are equal."""
-    if made.planned is None or found is None:
+    if found is None:
         return {}
-    results, references = verify.dequantize_outputs(made.planned, found.program), found.reference
+    results, references = verify.dequantize_outputs(made.graph, found.program), found.reference
     outputs: dict[str, dict[str, Any]] = {}
     for name in made.graph.output_names:
         reference, result = references[name], results[name]

@@ -64,6 +64,7 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
         ("boundary", f"{_ports(report['inputs'])} -> {_ports(report['outputs'])}"),
         ("work", f"{report['macs']:,} MACs in {len(report['layers'])} steps{_tuned(report['layers'])}"),
         *footprint(report),
+        *_stored(report),
         ("placement", f"{placement['integer']} nodes in integers, {len(placement['float'])} in float"),
         *_threads(report),
         *_proofs(report),
@@ -79,6 +80,20 @@ def summary(report: Mapping[str, Any], folder: Path, built: Path | None, native:
     parts += worst_tensors(report)
     parts.append(_next_steps(folder, native))
     return Group(*parts)
+
+
+def _stored(report: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    """How much smaller the constants are where weights are codes."""
+    stored = report["stored_weights"]
+    if stored is None:
+        return []
+    before, after = stored["float_bytes"], report["constant_bytes"]
+    count = sum(n["stored"] for n in stored["nodes"])
+    text = (
+        f"{stored['format']} in {count} of {len(stored['nodes'])} layers; {size(before - after)} "
+        f"({1 - after / before:.0%}) saved of {size(before)} in float32"
+    )
+    return [("weights", text)]
 
 
 def worst_tensors(report: Mapping[str, Any]) -> list[RenderableType]:

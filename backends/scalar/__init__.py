@@ -12,6 +12,7 @@ from qcc.backends.scalar import (
     movement,
     products,
     reduction,
+    stored,
     wide,
     wide_convolution,
     window,
@@ -27,6 +28,7 @@ KERNELS: tuple[Kernel, ...] = (
     *conversion.KERNELS,
     *movement.KERNELS,
     *float_elementwise.KERNELS,
+    *stored.KERNELS,
     *wide.KERNELS,
     *wide_convolution.KERNELS,
 )

@@ -72,11 +72,22 @@ def lower_depthwise(step: Step) -> Call:
 
 def lower_dense(step: Step) -> Call:
     """f32_conv2d_scalar: a row of pixels, one for each vector, and 1x1 filters."""
-    x, weights = step.root.input(0), constant(step.root, "w")
+    weights = constant(step.root, "w")
     assert weights is not None
-    outputs, depth = weights.shape
+    packed = pack_blocks(weights[:, None, None, :], 1)
+    return Call(
+        {**dense_geometry(step), **float_bounds(step)},
+        {"weights": packed, "bias": constant(step.root, "bias")},
+        inputs=(step.root.input(0),),
+    )
+
+
+def dense_geometry(step: Step) -> Params:
+    """The params of a convolution up to the groups, for a dense layer."""
+    x = step.root.input(0)
+    outputs, depth = step.root.input(1).type.shape
     rows = x.type.elements // depth
-    params: Params = {
+    return {
         "batch": 1,
         "input_height": 1,
         "input_width": rows,
@@ -93,10 +104,7 @@ def lower_dense(step: Step) -> Call:
         "pad_top": 0,
         "pad_left": 0,
         "groups": 1,
-        **float_bounds(step),
     }
-    packed = pack_blocks(weights[:, None, None, :], 1)
-    return Call(params, {"weights": packed, "bias": constant(step.root, "bias")}, inputs=(x,))
 
 
 def lower_s8_conv_transpose2d(step: Step) -> Call:

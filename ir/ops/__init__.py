@@ -17,6 +17,7 @@ from qcc.ir.ops import (
     shape,
     simulated,
     softmax,
+    stored,
     tiling,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "shape",
     "simulated",
     "softmax",
+    "stored",
     "tiling",
 ]

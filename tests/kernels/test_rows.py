@@ -29,7 +29,10 @@ from qcc.ir.op import OPS, Case, Op
 from qcc.ir.ops.quant import Requantize
 from qcc.ir.ops.rearrange import Concat
 from qcc.ir.ops.softmax import Softmax
+from qcc.ir.ops.stored import FORMATS
 from qcc.ir.types import DType, TensorType, f32
+from qcc.passes.base import PassContext
+from qcc.passes.manager import run_pipeline
 
 pytestmark = pytest.mark.compiler
 
@@ -248,6 +251,12 @@ def test_every_kernel_file_is_run_by_these_tests() -> None:
     packed = integer_graph(float_graph(cases), case_inputs(cases), qspec="w_bits=4 pack=true")
     found.append(build_program(packed, SCALAR, "packed"))
     found.append(build_program(wide_softmax("xyz"), SCALAR, "softmax_of_16_bits"))
+    for made in (
+        "dynamic-weights{min_bytes=0}",
+        *(f"weight-only{{format={f} min_bytes=0}}" for f in FORMATS),
+    ):
+        codes = run_pipeline(float_graph(cases), made, PassContext())
+        found.append(build_program(codes, SCALAR, "codes"))
     used = {operation.kernel.source for program in found for operation in program.operations}
     assert sorted(set(KERNEL_FILES) - used) == []
 

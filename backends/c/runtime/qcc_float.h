@@ -139,6 +139,40 @@ void qcc_f32_conv_transpose2d_scalar(const qcc_f32_conv_transpose2d_params *para
                                      float *QCC_RESTRICT output);
 
 typedef struct {
+  int32_t batch;
+  int32_t input_height, input_width, input_channels;
+  int32_t output_height, output_width, output_channels;
+  int32_t kernel_height, kernel_width;
+  int32_t stride_height, stride_width;
+  int32_t dilation_height, dilation_width;
+  int32_t pad_top, pad_left; /* bottom and right follow from the output size; padding is 0 */
+  int32_t groups;
+  int32_t group; /* weights of a filter that share a scale */
+  float low, high;
+} qcc_f32_stored_conv2d_params;
+
+/* Weights in codes, see qcc_stored_conv2d.h. */
+void qcc_f32_int8_conv2d_scalar(const qcc_f32_stored_conv2d_params *params, const float *QCC_RESTRICT input,
+                                const int8_t *QCC_RESTRICT weights, const float *QCC_RESTRICT scale,
+                                const float *QCC_RESTRICT bias, float *QCC_RESTRICT output);
+void qcc_f32_int4_conv2d_scalar(const qcc_f32_stored_conv2d_params *params, const float *QCC_RESTRICT input,
+                                const uint8_t *QCC_RESTRICT weights, const float *QCC_RESTRICT scale,
+                                const float *QCC_RESTRICT bias, float *QCC_RESTRICT output);
+void qcc_f32_fp16_conv2d_scalar(const qcc_f32_stored_conv2d_params *params, const float *QCC_RESTRICT input,
+                                const uint16_t *QCC_RESTRICT weights, const float *QCC_RESTRICT scale,
+                                const float *QCC_RESTRICT bias, float *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t rows, depth, outputs;
+} qcc_f32_dynamic_dense_params;
+
+/* workspace: uint8[rows][depth]. */
+void qcc_f32_dynamic_dense_scalar(const qcc_f32_dynamic_dense_params *params, const float *QCC_RESTRICT input,
+                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT weight_sums,
+                                  const float *QCC_RESTRICT scale, const float *QCC_RESTRICT bias,
+                                  float *QCC_RESTRICT output, void *workspace);
+
+typedef struct {
   int32_t batch[4];                   /* leading axes of the output */
   int32_t a_strides[4], b_strides[4]; /* in elements, 0 along broadcast axes */
   int32_t rows, columns, depth;
