@@ -34,6 +34,8 @@ class Equalize(Pass):
     passes/channel_groups.py finds the channels that must share one. As weights have a scale per output channel, those
     of the producer do not care: s[c] = r[c]^a, where r is the channel's share of the largest range of its tensor,
     and a (0, 1/4 ... 1) minimizes the predicted noise, of activations and of the reader's weights, over signal.
+    Where only sums and means join them, channels that reach further below 0 than above change their sign as well:
+    then one asymmetric range fits them all.
     ``margin``: r is this much more than was seen. A ReLU6 keeps its bound for the scaled values, so that a channel is
     cut where it leaves ``margin`` times the range seen, and never acts before: for what was seen, the float function
     stays the same. Tried with a up to 1 and up to 1/2; the better is kept if the error of the outputs falls on the
@@ -46,7 +48,7 @@ class Equalize(Pass):
     stage = "float"
     exactness = "approximate"
     margin: float = 1.5
-    observer: str = "min-max"
+    observer: str = "mse"
     int16: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
 
@@ -56,6 +58,8 @@ class Equalize(Pass):
         if error is None:
             return PassResult(False, (declined(graph, self.name, ctx),))
         clusters = _clusters(graph, error.samples, self.margin, ctx)
+        if not clusters:
+            return PassResult(False, (Note(graph.outputs[0].name, self.name, False, "no channels to scale"),))
         before = self._noise(graph, error, ctx)
         best, best_graph, best_notes = before, None, list[Note]()
         for strongest in (1.0, 0.5):
@@ -85,7 +89,7 @@ class Equalize(Pass):
 
 @dataclass(frozen=True)
 class _Read:
-    """A tensor that a layer reads. Per channel: ``ids``, its group; ``peak`` magnitude, ``power``, mean square,
+    """A tensor that a layer reads. Per channel: ``ids``, its group; extremes ``low`` <= 0 <= ``high``; ``power``, mean square;
     ``density``, share of elements that are not 0; ``gain``, sum of the squared weights on it. ``signal``: the power
     of the result."""
 
@@ -111,7 +115,8 @@ class _Read:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """Groups of channels that some tensor holds together. ``range``: by group, of all groups of the graph."""
+    """Groups of channels that some tensor holds together. By group, of all of the graph: ``range``, and ``sign``, -1 for
+    those that are better negated."""
 
     members: NDArray[np.bool_]
     reads: list[_Read]
@@ -136,6 +141,8 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) ->
     groups = channel_groups(graph)
     observe = ctx.resources.get("channel_observer_factory", _interpret)(graph, _computed(graph))
     measured = _measure(observe, groups, _some(graph, samples))
+    if not all(np.isfinite(low).all() and np.isfinite(high).all() for low, high, *_ in measured.values()):
+        return []
     root = _roots(graph, groups)
     share, skew = np.zeros(groups.count), np.zeros(groups.count)
     for value in _computed(graph):
@@ -161,8 +168,6 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) ->
 
 
 def _equalized(graph: Graph, clusters: list[_Cluster], strongest: float) -> tuple[Graph, list[Note]]:
-    if not clusters:
-        return graph, []
     groups, notes = clusters[0].groups, []
     total = np.ones(groups.count)
     for cluster in clusters:
