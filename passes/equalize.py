@@ -48,7 +48,7 @@ class Equalize(Pass):
     stage = "float"
     exactness = "approximate"
     margin: float = 1.5
-    observer: str = "mse"
+    observer: str = "min-max"
     int16: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
 
