@@ -29,15 +29,20 @@ _HOMOGENEOUS = (
 )  # f(k x) = k f(x), k > 0 per channel
 
 
+_ODD = (Add, Sub, AvgPool2d, ReduceMean)  # of these also f(-x) = -f(x)
+
+
 @dataclass(frozen=True)
 class ChannelGroups:
     """``of``: by id(value), the group of each channel of the last axis, of every computed value that has one.
 
-    ``count``: groups are 0 .. count - 1; group FIXED holds the channels that keep their scale.
+    ``count``: groups are 0 .. count - 1; group FIXED holds the channels that keep their scale. ``odd``: bool[count],
+    which may change their sign.
     """
 
     of: dict[int, Ids]
     count: int
+    odd: NDArray[np.bool_]
 
 
 def channel_groups(graph: Graph) -> ChannelGroups:
@@ -72,6 +77,7 @@ class _Ties:
     def __init__(self) -> None:
         self.parent = [FIXED]
         self._of: dict[int, Ids] = {}
+        self.signed: list[Ids] = []  # channels that keep their sign
 
     def ids(self, value: Value) -> Ids:
         """[C]; a scalar has one channel."""
@@ -103,7 +109,11 @@ class _Ties:
         """Groups renumbered without gaps."""
         roots = np.array([self.find(i) for i in range(len(self.parent))])
         names, number = np.unique(roots, return_inverse=True)
-        return ChannelGroups({key: number[ids] for key, ids in self._of.items()}, len(names))
+        odd = np.ones(len(names), np.bool_)
+        odd[number[FIXED]] = False
+        for ids in self.signed:
+            odd[number[ids]] = False
+        return ChannelGroups({key: number[ids] for key, ids in self._of.items()}, len(names), odd)
 
 
 def _tie(ties: _Ties, node: Node) -> None:
@@ -122,6 +132,8 @@ def _tie(ties: _Ties, node: Node) -> None:
     if scaled and all(any(v is m for m in mapped) for v in operands) and _constants_scale(node):
         for value in operands:
             ties.join(ties.ids(value), result)
+        if not isinstance(node.op, _ODD):
+            ties.signed.append(result)
         return
     for value in (*operands, node.output):
         ties.fix(ties.ids(value))
@@ -142,11 +154,16 @@ def _tie_moved(ties: _Ties, node: Node, operands: list[Value]) -> bool:
         if value is None or value.is_constant:
             return False
         arrays.append(np.broadcast_to(ties.ids(value).astype(np.float64), value.type.shape))
+    if np.any(node.op.float_ref(*(np.zeros_like(a) for a in arrays))):  # a padding other than 0
+        return False
     moved = np.asarray(node.op.float_ref(*arrays)).reshape(-1, ties.ids(node.output).size).astype(np.intp)
     largest = moved.max(axis=0)
     if ((moved != largest) & (moved > 0)).any() or moved.min() < 0:  # 0 is padding, which any scale suits
         return False
     padding = largest == 0
     ties.join(ties.ids(node.output)[~padding], largest[~padding])
+    ramps = [np.arange(float(a.size)).reshape(a.shape) for a in arrays]
+    if np.any(node.op.float_ref(*(-r for r in ramps)) != -np.asarray(node.op.float_ref(*ramps))):  # a maximum
+        ties.signed.append(ties.ids(node.output))
     ties.fix(ties.ids(node.output)[padding])
     return True

@@ -21,7 +21,7 @@ from qcc.passes.layerwise import sample_count
 Reals = NDArray[np.float64]
 
 SAMPLES = 32  # at least, of those there are
-_EXPONENTS = (0.25, 0.5, 0.75, 1.0)
+_EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SMALLEST = 2.0**-8  # of the largest range of a tensor: narrower channels count as this wide
 _WORTH = 0.98  # of the predicted noise: what is not below is left alone
 
@@ -34,6 +34,8 @@ class Equalize(Pass):
     passes/channel_groups.py finds the channels that must share one. As weights have a scale per output channel, those
     of the producer do not care: s[c] = r[c]^a, where r is the channel's share of the largest range of its tensor,
     and a (0, 1/4 ... 1) minimizes the predicted noise, of activations and of the reader's weights, over signal.
+    Where only sums and means join them, channels that reach further below 0 than above change their sign as well:
+    then one asymmetric range fits them all.
     ``margin``: r is this much more than was seen. A ReLU6 keeps its bound for the scaled values, so that a channel is
     cut where it leaves ``margin`` times the range seen, and never acts before: for what was seen, the float function
     stays the same. Tried with a up to 1 and up to 1/2; the better is kept if the error of the outputs falls on the
@@ -56,6 +58,8 @@ class Equalize(Pass):
         if error is None:
             return PassResult(False, (declined(graph, self.name, ctx),))
         clusters = _clusters(graph, error.samples, self.margin, ctx)
+        if not clusters:
+            return PassResult(False, (Note(graph.outputs[0].name, self.name, False, "no channels to scale"),))
         before = self._noise(graph, error, ctx)
         best, best_graph, best_notes = before, None, list[Note]()
         for strongest in (1.0, 0.5):
@@ -85,13 +89,14 @@ class Equalize(Pass):
 
 @dataclass(frozen=True)
 class _Read:
-    """A tensor that a layer reads. Per channel: ``ids``, its group; ``peak`` magnitude, ``power``, mean square,
+    """A tensor that a layer reads. Per channel: ``ids``, its group; extremes ``low`` <= 0 <= ``high``; ``power``, mean square;
     ``density``, share of elements that are not 0; ``gain``, sum of the squared weights on it. ``signal``: the power
     of the result."""
 
     node: Node
     ids: NDArray[np.intp]
-    peak: Reals
+    low: Reals
+    high: Reals
     power: Reals
     density: Reals
     gain: Reals
@@ -100,7 +105,7 @@ class _Read:
     def noise(self, factors: Reals) -> float:
         """Predicted noise over signal of the result when each channel is divided by its factor."""
         s = factors[self.ids]
-        step = float((self.peak / s).max()) / 255
+        step = _width(self.low / s, self.high / s) / 255
         rounding = np.minimum(step**2 / 12 * s**2 * self.density, self.power)
         weights = _by_group(self.node) * s.reshape(-1, 1, 1, _inputs(self.node))
         scale = np.abs(weights).max(axis=(2, 3), keepdims=True) / 127 + 1e-30
@@ -110,11 +115,13 @@ class _Read:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """Groups of channels that some tensor holds together. ``range``: by group, of all groups of the graph."""
+    """Groups of channels that some tensor holds together. By group, of all of the graph: ``range``, and ``sign``, -1 for
+    those that are better negated."""
 
     members: NDArray[np.bool_]
     reads: list[_Read]
     range: Reals
+    sign: Reals
     groups: ChannelGroups
 
     def factors(self, strongest: float) -> tuple[Reals, float, float]:
@@ -123,7 +130,7 @@ class _Cluster:
         before = sum(r.noise(ones) for r in self.reads)
         best, found = before * _WORTH, ones
         for exponent in (e for e in _EXPONENTS if e <= strongest):
-            factors = np.where(self.members, self.range**exponent, 1.0)
+            factors = np.where(self.members, self.sign * self.range**exponent, 1.0)
             noise = sum(r.noise(factors) for r in self.reads)
             if noise < best:
                 best, found = noise, factors
@@ -134,13 +141,19 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) ->
     groups = channel_groups(graph)
     observe = ctx.resources.get("channel_observer_factory", _interpret)(graph, _computed(graph))
     measured = _measure(observe, groups, _some(graph, samples))
+    if not all(np.isfinite(low).all() and np.isfinite(high).all() for low, high, *_ in measured.values()):
+        return []
     root = _roots(graph, groups)
-    share = np.zeros(groups.count)
+    share, skew = np.zeros(groups.count), np.zeros(groups.count)
     for value in _computed(graph):
         if not value.fused:
-            peak = measured[id(value)][0]
-            np.maximum.at(share, groups.of[id(value)], peak / max(float(peak.max()), 1e-30))
+            low, high = measured[id(value)][:2]
+            peak = np.maximum(-low, high)
+            largest = max(float(peak.max()), 1e-30)
+            np.maximum.at(share, groups.of[id(value)], peak / largest)
+            np.add.at(skew, groups.of[id(value)], (low + high) / largest)
     share = np.clip(margin * share, _SMALLEST, 1.0)
+    sign = np.where(groups.odd & (skew < 0), -1.0, 1.0)
     reads: dict[int, list[_Read]] = {}
     for node in graph.nodes:
         if linear_weight(node) is None or node.input(0).is_constant or node.input(0).fused:
@@ -149,14 +162,12 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) ->
         number = int(root[ids].max())
         if number != FIXED:
             gain = (_by_group(node) ** 2).sum(axis=(1, 2)).ravel()
-            signal = max(float(measured[id(node.output)][1].sum()), 1e-30)
+            signal = max(float(measured[id(node.output)][2].sum()), 1e-30)
             reads.setdefault(number, []).append(_Read(node, ids, *measured[id(node.input(0))], gain, signal))
-    return [_Cluster((root == n) & (n != FIXED), r, share, groups) for n, r in reads.items()]
+    return [_Cluster((root == n) & (n != FIXED), r, share, sign, groups) for n, r in reads.items()]
 
 
 def _equalized(graph: Graph, clusters: list[_Cluster], strongest: float) -> tuple[Graph, list[Note]]:
-    if not clusters:
-        return graph, []
     groups, notes = clusters[0].groups, []
     total = np.ones(groups.count)
     for cluster in clusters:
@@ -245,17 +256,32 @@ def _some(graph: Graph, samples: Arrays) -> Arrays:
     return {name: array[: max(SAMPLES, sample_count(graph, array))] for name, array in samples.items()}
 
 
+def _width(low: Reals, high: Reals) -> float:
+    """Of the range that holds 0 and all channels' ranges, whose ends a negative factor has swapped."""
+    return float(max(low.max(), high.max(), 0) - min(low.min(), high.min(), 0))
+
+
 def _measure(
     observed: Observe, groups: ChannelGroups, samples: Arrays
-) -> dict[int, tuple[Reals, Reals, Reals]]:
-    """By id(value), per channel: largest magnitude, mean square, share of elements that are not 0."""
-    sums: dict[int, tuple[Reals, Reals, Reals, int]] = {}
+) -> dict[int, tuple[Reals, Reals, Reals, Reals]]:
+    """By id(value), per channel: least and largest element, with 0, mean square, share of elements that are not 0."""
+    sums: dict[int, tuple[Reals, Reals, Reals, Reals, int]] = {}
 
     def observe(value: Value, array: NDArray[np.float32]) -> None:
-        x = np.abs(array.reshape(-1, groups.of[id(value)].size))
-        peak, power, used = x.max(axis=0), np.einsum("nc,nc->c", x, x, dtype=np.float64), (x != 0).sum(axis=0)
-        old = sums.get(id(value), (peak, 0.0, 0.0, 0))
-        sums[id(value)] = (np.maximum(old[0], peak), old[1] + power, old[2] + used, old[3] + len(x))
+        x = array.reshape(-1, groups.of[id(value)].size)
+        low, high = np.minimum(x.min(axis=0), 0), np.maximum(x.max(axis=0), 0)
+        power, used = np.einsum("nc,nc->c", x, x, dtype=np.float64), np.count_nonzero(x, axis=0)
+        old = sums.get(id(value), (low, high, 0.0, 0.0, 0))
+        sums[id(value)] = (
+            np.minimum(old[0], low),
+            np.maximum(old[1], high),
+            old[2] + power,
+            old[3] + used,
+            old[4] + len(x),
+        )
 
     observed(samples, observe)
-    return {key: (p.astype(np.float64), q / n, d / n) for key, (p, q, d, n) in sums.items()}
+    return {
+        key: (low.astype(np.float64), high.astype(np.float64), q / n, d / n)
+        for key, (low, high, q, d, n) in sums.items()
+    }
