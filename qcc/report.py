@@ -61,6 +61,7 @@ def report_of(
         "proof": vars(made.proof) if made.proof is not None else None,
         "dead_channels": _dead_channels(made),
         "accuracy": _accuracy(made, results),
+        "contract": made.contract,
         "measured_samples": samples_measured(made),
         **tensors_of(made, progress),
         "verification": None,  # entered when the library was built and run

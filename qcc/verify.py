@@ -89,9 +89,13 @@ class Results:
 
 def results_of(program: Graph, float_graph: Graph, inputs: Arrays) -> Results:
     """Run ``inputs`` (float32, N samples) through interpreter and float model."""
+    return Results(program_results(program, inputs), FloatRuntime(float_graph).run(dict(inputs)))
+
+
+def program_results(program: Graph, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Outputs of ``program`` for ``inputs`` (float32, N samples), by the interpreter, in its own types."""
     parts = [interpreter.run(program, quantize_inputs(program, batch)) for batch in _batches(inputs)]
-    outputs = {name: np.concatenate([part[name] for part in parts]) for name in program.output_names}
-    return Results(outputs, FloatRuntime(float_graph).run(dict(inputs)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in program.output_names}
 
 
 def verify(
