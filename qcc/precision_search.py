@@ -18,7 +18,15 @@ from qcc.ir.graph import Graph
 from qcc.metrics import Metric, Outputs, find_metric
 from qcc.options import CompileOptions
 from qcc.passes.base import PassContext
-from qcc.passes.sensitivity import Sensitivity, by_worth, cost_of, restorations, restore, sensitivities
+from qcc.passes.sensitivity import (
+    Sensitivities,
+    Sensitivity,
+    by_worth,
+    cost_of,
+    restorations,
+    restore,
+    sensitivities,
+)
 
 PRUNED = 32  # restorations that are tried to be left out, the dearest first
 LISTED = 16  # restorations that are tried one by one where the contract fails
@@ -66,6 +74,19 @@ def reach(
         if count == len(search.order):
             raise _refusal(search, before, best, search.one_by_one())
         count = min(len(search.order), count + math.ceil(count / _STEP))
+
+
+def sensitivities_of(
+    made: Compilation, progress: Progress = lambda what, done, total: None, most: int = 64
+) -> Sensitivities:
+    """Those of all tensors and layers of ``made``. Raises QccError where nothing can be restored."""
+    if made.calibrated is None or made.annotated is None or made.resources.get("has_own_qparams"):
+        raise QccError(
+            f"{made.model} brings its own scales, which are kept: there is nothing to restore",
+            hint="analyze the float model it was made from",
+        )
+    found = restorations(made.annotated, made.calibrated)
+    return sensitivities(made.annotated, made.calibrated, found, _context(made, progress), most, both=True)
 
 
 def with_restorations(options: CompileOptions, chosen: Iterable[Sensitivity]) -> CompileOptions:
@@ -142,12 +163,8 @@ class _Search:
             found = [r for r in found if r.to == "int16"]
         if made.options.rounding != "ties_up":
             found = [r for r in found if r.to == "float"]
-        resources = dict(made.resources)
-        if not resources["correction_samples"]:  # noise in place of data
-            resources["correction_samples"] = made.samples
-        ctx = PassContext(resources, progress)
         if found:
-            effects = sensitivities(made.annotated, self.calibrated, found, ctx)
+            effects = sensitivities(made.annotated, self.calibrated, found, _context(made, progress))
             self.order = by_worth(made.annotated, self.calibrated, effects)
 
     def ratio(self, chosen: Chosen) -> float:
@@ -193,6 +210,12 @@ class _Search:
             found.append((s, self.ratio([s])))
             self.progress("trying restorations one by one", number, min(LISTED, len(self.order)))
         return sorted(found, key=lambda f: -f[1])
+
+
+def _context(made: Compilation, progress: Progress) -> PassContext:
+    """What sensitivities are measured with: the samples for corrections, or the noise that stands for data."""
+    samples = made.resources["correction_samples"] or made.samples
+    return PassContext(made.resources | {"correction_samples": samples}, progress)
 
 
 def _boundary(made: Compilation) -> frozenset[str]:
