@@ -121,7 +121,7 @@ def _table(found: Sensitivities, top: int) -> Group:
 def contract_table(contract: Mapping[str, Any]) -> RenderableType:
     """How the precision asked for was reached."""
     line = (
-        f"\n{contract['metric']} {contract['ratio']:.5f} of float on {contract['samples']} samples, "
+        f"\n{contract['metric']} {contract['ratio']:.6g} of float on {contract['samples']} samples, "
         f"at least {contract['min_ratio']:g} asked for"
     )
     chosen = contract["restorations"]
@@ -137,12 +137,12 @@ def contract_table(contract: Mapping[str, Any]) -> RenderableType:
         table.add_row(
             Text(entry["name"]),
             "16 bits" if entry["to"] == "int16" else "float",
-            "" if without is None else f"{without:.5f}",
+            "" if without is None else f"{without:.6g}",
             f"+{entry['added_macs']:,}",
             f"+{entry['added_bytes']:,}",
         )
     paid = (
-        f"8 bits alone {contract['ratio_before']:.5f}; in all {_share(contract, 'macs')} MACs (each counts once for 8 bits), "
+        f"8 bits alone {contract['ratio_before']:.6g}; in all {_share(contract, 'macs')} MACs (each counts once for 8 bits), "
         f"{_share(contract, 'bytes')} bytes"
     )
     return Group(Text(line, tables.GOOD), table, Text(paid))

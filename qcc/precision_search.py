@@ -267,11 +267,15 @@ def _record(
 def _refusal(search: _Search, before: float, best: float, tried: list[tuple[Sensitivity, float]]) -> QccError:
     """The error of a contract that cannot be met."""
     options = search.options
+    assert options.min_ratio is not None
+    digits = 2 - math.floor(math.log10(max(1 - options.min_ratio, 1e-8)))  # that tell ratios near it apart
     lines = [
-        f"{options.metric} reaches {best:.5f} of float, not {options.min_ratio}; without restorations {before:.5f}"
+        f"{options.metric} reaches {best:.{digits}f} of float, not {options.min_ratio:g}; "
+        f"with 8 bits alone {before:.{digits}f}"
     ]
     lines += [
-        f"  {ratio - before:+.5f}  %{s.restoration.name} in {'16 bits' if s.restoration.to == 'int16' else 'float'}, "
+        f"  {ratio - before:+.{digits}f}  %{s.restoration.name} in "
+        f"{'16 bits' if s.restoration.to == 'int16' else 'float'}, "
         f"for {s.added.macs:,} MACs and {s.added.bytes:,} bytes"
         for s, ratio in tried
     ]
