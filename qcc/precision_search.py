@@ -28,9 +28,9 @@ from qcc.passes.sensitivity import (
     sensitivities,
 )
 
-PRUNED = 32  # restorations that are tried to be left out, the dearest first
+ATTEMPTS = 6  # at what integers reach, the last with all restorations
+PRUNED = 16  # restorations that are tried to be left out, the dearest first
 LISTED = 16  # restorations that are tried one by one where the contract fails
-_STEP = 4  # integers fell short of what their simulation reached: a fourth more restorations
 
 Chosen = Sequence[Sensitivity]
 
@@ -41,9 +41,9 @@ def reach(
     """``made``, or what it takes to reach the min_ratio of its options on ``evaluation``, as calibration data with labels.
 
     Restorations are ordered by the noise they remove for their cost; the shortest beginning of that order that suffices
-    is found by bisection, in fake-quant runs, and loses what is not needed. Integers have the last word: where they
-    fall short more is restored. The result has ``contract`` set. Raises QccError where the ratio is not reached, with
-    what each restoration would have brought.
+    is found by bisection, in fake-quant runs. Integers have the last word: where they fall short, their simulation must
+    reach as much more. At the end what is not needed is left out. The result has ``contract`` set. Raises QccError where
+    the ratio is not reached, with what each restoration would have brought.
     """
     options = made.options
     assert options.min_ratio is not None
@@ -55,25 +55,23 @@ def reach(
     search = _Search(made, goal, progress)
     if not search.order:
         raise _refusal(search, before, before, [])
-    count = search.shortest()
-    best, tried = before, set[tuple[str, ...]]()
-    while True:
-        kept, without = search.needed(search.order[:count])
-        for chosen in (kept, search.order[:count]):
-            names = tuple(sorted(s.restoration.name for s in chosen))
-            if names in tried:
-                continue
-            tried.add(names)
-            progress(f"measuring integers with {len(chosen)} restorations", 0, 0)
-            found = driver.quantize_again(made, with_restorations(options, chosen))
-            ratio = goal.of_integers(found)
-            best = max(best, ratio)
-            if ratio >= options.min_ratio:
-                record = _record(goal, made, found, before, ratio, chosen, without)
-                return replace(found, contract=record)
-        if count == len(search.order):
+    best, target = before, options.min_ratio
+    for attempt in range(1, ATTEMPTS + 1):
+        last = attempt == ATTEMPTS
+        chosen = search.order if last else search.order[: search.shortest(target)]
+        found, ratio = search.integers(chosen)
+        best = max(best, ratio)
+        if ratio >= options.min_ratio:
+            break
+        if len(chosen) == len(search.order):
             raise _refusal(search, before, best, search.one_by_one())
-        count = min(len(search.order), count + math.ceil(count / _STEP))
+        target += 2 * (options.min_ratio - ratio)
+    kept, without = search.needed(chosen, target)
+    if len(kept) < len(chosen):
+        fewer, reached = search.integers(kept)
+        if reached >= options.min_ratio:
+            found, ratio, chosen = fewer, reached, kept
+    return replace(found, contract=_record(goal, made, found, before, ratio, chosen, without))
 
 
 def sensitivities_of(
@@ -175,9 +173,14 @@ class _Search:
             restore(graph, self.calibrated, s.restoration)
         return self.goal.of_fake_quant(graph)
 
-    def shortest(self) -> int:
-        """How many of the order suffice; all of them where none do."""
-        assert self.options.min_ratio is not None
+    def integers(self, chosen: Chosen) -> tuple[Compilation, float]:
+        """The integer program with ``chosen`` restored, and the ratio it reaches."""
+        self.progress(f"measuring integers with {len(chosen)} restorations", 0, 0)
+        found = driver.quantize_again(self.made, with_restorations(self.options, chosen))
+        return found, self.goal.of_integers(found)
+
+    def shortest(self, target: float) -> int:
+        """How many of the order reach ``target``; all of them where none do."""
         low, high, tries = 0, len(self.order), 0  # low is too few, high enough or all
         while high - low > 1:
             middle = (low + high) // 2
@@ -188,15 +191,14 @@ class _Search:
             self.progress("searching", tries, len(self.order).bit_length())
         return high
 
-    def needed(self, chosen: Chosen) -> tuple[list[Sensitivity], dict[str, float]]:
-        """``chosen`` less what the ratio does not need, and, for each that stays, the ratio without it."""
-        assert self.options.min_ratio is not None
+    def needed(self, chosen: Chosen, target: float) -> tuple[list[Sensitivity], dict[str, float]]:
+        """``chosen`` less what ``target`` does not need, and, for each that stays, the ratio without it."""
         kept, without = list(chosen), dict[str, float]()
         dearest = sorted(chosen, key=lambda s: (-s.added.total, s.restoration.name))[:PRUNED]
         for number, s in enumerate(dearest, 1):
             rest = [k for k in kept if k is not s]
             ratio = self.ratio(rest)
-            if ratio >= self.options.min_ratio:
+            if ratio >= target:
                 kept = rest
             else:
                 without[s.restoration.name] = ratio
