@@ -29,7 +29,7 @@ from qcc.passes.sensitivity import (
 )
 
 ATTEMPTS = 6  # at what integers reach, the last with all restorations
-PRUNED = 16  # restorations that are tried to be left out, the dearest first
+PRUNED, PRUNINGS = 24, 3  # restorations that are tried to be left out, the dearest first; and how often
 LISTED = 16  # restorations that are tried one by one where the contract fails
 
 Chosen = Sequence[Sensitivity]
@@ -55,10 +55,10 @@ def reach(
     search = _Search(made, goal, progress)
     if not search.order:
         raise _refusal(search, before, before, [])
-    best, target = before, options.min_ratio
+    best, target, chosen = before, options.min_ratio, list[Sensitivity]()
     for attempt in range(1, ATTEMPTS + 1):
-        last = attempt == ATTEMPTS
-        chosen = search.order if last else search.order[: search.shortest(target)]
+        count = len(search.order) if attempt == ATTEMPTS else search.shortest(target, len(chosen))
+        chosen = search.order[:count]
         found, ratio = search.integers(chosen)
         best = max(best, ratio)
         if ratio >= options.min_ratio:
@@ -66,11 +66,15 @@ def reach(
         if len(chosen) == len(search.order):
             raise _refusal(search, before, best, search.one_by_one())
         target += 2 * (options.min_ratio - ratio)
-    kept, without = search.needed(chosen, target)
-    if len(kept) < len(chosen):
+    for _ in range(PRUNINGS):
+        kept, without = search.needed(chosen, target)
+        if len(kept) == len(chosen):
+            break
         fewer, reached = search.integers(kept)
         if reached >= options.min_ratio:
             found, ratio, chosen = fewer, reached, kept
+            break
+        target += 2 * (options.min_ratio - reached)
     return replace(found, contract=_record(goal, made, found, before, ratio, chosen, without))
 
 
@@ -179,14 +183,13 @@ class _Search:
         found = driver.quantize_again(self.made, with_restorations(self.options, chosen))
         return found, self.goal.of_integers(found)
 
-    def shortest(self, target: float) -> int:
-        """How many of the order reach ``target``; all of them where none do."""
-        low, high, tries = 0, len(self.order), 0  # low is too few, high enough or all
+    def shortest(self, target: float, above: int) -> int:
+        """How many of the order, more than ``above``, reach ``target``; all of them where none do."""
+        low, high, tries = above, len(self.order), 0  # low is too few, high enough or all
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (
-                (low, middle) if self.ratio(self.order[:middle]) >= self.options.min_ratio else (middle, high)
-            )
+            reached = self.ratio(self.order[:middle]) >= target
+            low, high = (low, middle) if reached else (middle, high)
             tries += 1
             self.progress("searching", tries, len(self.order).bit_length())
         return high

@@ -14,6 +14,7 @@ from qcc.ir import interpreter
 from qcc.ir.errors import QccError
 from qcc.ir.fixedpoint import dequantize, quantize
 from qcc.ir.parser import load_graph
+from qcc.ir.printer import print_graph
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -88,27 +89,24 @@ def test_a_contract_out_of_reach_is_refused_with_what_each_restoration_brings(
     assert lines[-1].startswith("hint: lower --min-ratio; or let inputs and outputs have more than 8 bits")
 
 
-def test_float_at_the_boundary_reaches_more(qcc, model: Path, calib: Path, test_data: Path) -> None:
+def test_float_at_the_boundary_reaches_more_and_the_names_repeat_it(
+    model: Path, calib: Path, test_data: Path
+) -> None:
     choices: dict[str, Any] = {"evaluation": test_data, "min_ratio": 0.999995, "metric": "sqnr"}
     with pytest.raises(QccError, match="sqnr reaches"):
         library.compile(model, calibration=calib, **choices)
-    compiled = library.compile(model, calibration=calib, io="float", **choices)
-    contract = compiled.compilation.contract
+    found = [library.compile(model, calibration=calib, io="float", **choices) for _ in range(2)]
+    contract = found[0].compilation.contract
     assert contract is not None
     assert contract["ratio"] >= 0.999995
-
-
-def test_the_search_is_deterministic(model: Path, calib: Path, test_data: Path) -> None:
-    choices: dict[str, Any] = {
-        "evaluation": test_data,
-        "min_ratio": 0.999995,
-        "metric": "sqnr",
-        "io": "float",
+    assert contract == found[1].compilation.contract, "the search is deterministic"
+    names = {
+        to: tuple(r["name"] for r in contract["restorations"] if r["to"] == to) for to in ("int16", "float")
     }
-    first, second = (
-        library.compile(model, calibration=calib, **choices).compilation.contract for _ in range(2)
+    repeated = library.compile(
+        model, calibration=calib, io="float", int16=names["int16"], float_nodes=names["float"]
     )
-    assert first == second
+    assert print_graph(repeated.graph)[0] == print_graph(found[0].graph)[0]
 
 
 PLUGIN = """
