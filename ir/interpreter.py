@@ -151,6 +151,12 @@ class Execution:
             node.output, _run_node(node, operands, self.samples, self._compute), self.fake_quant
         )
 
+    def replace(self, value: Value, array: Array) -> None:
+        """What later nodes read as ``value``, in the layout of ``array``; one that depends on no input stays as it is."""
+        held = self._held[id(value)]
+        if held.layout != "constant":
+            self._held[id(value)] = _Held(array, held.layout)
+
     def forget(self, node: Node) -> None:
         """Drop operands that no later node reads."""
         for v in node.inputs:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import driver, report, verify
+from qcc import driver, precision_search, report, verify
 from qcc.backends import tuning
 from qcc.backends.c import image, run
 from qcc.backends.c.emit import EmitOptions, add_to_record, emit
@@ -27,6 +27,7 @@ from qcc.ir import interpreter
 from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph
 from qcc.ir.printer import save_graph
+from qcc.metrics import find_metric
 from qcc.options import CompileOptions
 from qcc.timing import Timing, time_call, time_library
 from qcc.verify import Verification
@@ -46,13 +47,15 @@ def compile(
     options: CompileOptions | None = None,
     progress: driver.Progress = lambda what, done, total: None,
     warn: driver.Warn | None = None,
+    evaluation: object = None,
     **choices: Any,
 ) -> CompiledModel:
     """Compile an ONNX model (path or ModelProto).
 
     ``calibration``: array[N, ...], dict of arrays, an iterable of such, or a path to .npz/.npy; without it ranges come
     from noise, with a warning. ``choices``: fields of CompileOptions, such as ``io="float"``. ``warn`` is called with
-    every warning (default: ``warnings.warn``); they are in the result and its report too. Raises QccError.
+    every warning (default: ``warnings.warn``); they are in the result and its report too. ``evaluation``: data like
+    ``calibration``, with labels where the metric needs them, on which ``min_ratio`` must be reached. Raises QccError.
     """
     chosen = replace(options or CompileOptions(), target=target, **choices)
     found = find_target(target)  # an unknown target is an error before the work starts
@@ -64,7 +67,17 @@ def compile(
         noted.append(message)
         (warn or warnings.warn)(message)
 
+    if (chosen.min_ratio is None) != (evaluation is None):
+        given, missing = (
+            ("evaluation data", "min_ratio") if chosen.min_ratio is None else ("min_ratio", "evaluation")
+        )
+        raise QccError(f"{given} without {missing} has no use", hint="give --min-ratio and --eval together")
+    if chosen.min_ratio is not None:
+        find_metric(chosen.metric)
     made = driver.compile_graph(model, calibration, chosen, progress, note)
+    if evaluation is not None:
+        made = precision_search.reach(made, evaluation, progress)
+    made.resources = {}
     return CompiledModel(made, noted, progress)
 
 

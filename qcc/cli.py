@@ -39,6 +39,7 @@ from qcc.cli_compare import compare_command
 from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
 from qcc.cli_quantize import quantize_command
 from qcc.cli_recipes import recipe_option, recipes_command, require_recipe
+from qcc.cli_sensitivity import contract_table, sensitivity_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
 from qcc.float_runtime import FloatRuntime
@@ -206,6 +207,22 @@ def main() -> None:
     default=CompileOptions.analyze,
     help="Spend up to SECONDS on what each tensor, restored to float, would gain; the report shows it.",
 )
+@click.option(
+    "--min-ratio",
+    type=float,
+    metavar="SHARE",
+    help="Restore tensors to 16 bits and nodes to float until --metric reaches this share of float's on --eval, at"
+    " least cost; or fail, with what each restoration would have brought.",
+)
+@click.option(
+    "--eval", "evaluation", type=path_type, metavar="DATA", help="Samples, with labels, for --min-ratio."
+)
+@click.option(
+    "--metric",
+    default=CompileOptions.metric,
+    show_default=True,
+    help="For --min-ratio: top1 (of labels, or of float), sqnr (1 - noise / signal), or one of a plugin.",
+)
 @tune_option
 @tune_file_option
 @click.option("--no-float", is_flag=True, help="Integers only: proved on the built code, or an error.")
@@ -249,6 +266,8 @@ def compile_command(
             report("measuring the library", 0, 0)
             compiled.measure(out)
     console().print(tables.summary(compiled.report, out, built, found.target.is_native))
+    if compiled.compilation.contract is not None:
+        console().print(contract_table(compiled.compilation.contract))
 
 
 def _build_and_verify(
@@ -369,6 +388,7 @@ def size_command(out: Path) -> None:
 
 main.add_command(quantize_command)
 main.add_command(compare_command)
+main.add_command(sensitivity_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)

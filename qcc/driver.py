@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -51,6 +51,7 @@ class Compilation:
     ``samples``: the first calibration samples, float, by name.
     ``calibrated``: the float graph whose values were observed, ``annotated``: the one that was written in integers, and
     ``statistics`` of the former; ``kept_channels``: by value name, those of ``planned`` where it lost dead ones.
+    ``resources``: of the context that the passes shared, for what quantizes again; ``contract``: how ``min_ratio`` was met.
     """
 
     options: CompileOptions
@@ -64,6 +65,8 @@ class Compilation:
     annotated: Graph | None = None
     statistics: GraphStatistics | None = None
     kept_channels: dict[str, list[int]] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    contract: dict[str, Any] | None = None
     proof: checker.PlanReport | None = None
     samples: Batch = field(default_factory=dict)
     calibration_samples: int = 0
@@ -127,13 +130,28 @@ def compile_graph(
         next(ctx.resources["calibration"], None)
     made.calibrated, made.annotated = (ctx.resources.get(f"{n}_graph") for n in ("calibrated", "annotated"))
     made.statistics = ctx.resources.get("collected_statistics")
-    made.kept_channels = ctx.resources.get("kept_channels", {})
+    made.kept_channels, made.resources = ctx.resources.get("kept_channels", {}), ctx.resources
     if options.save_stats is not None:
         save_statistics(ctx.resources["collected_statistics"], options.save_stats)
     if statistics is not None:
         made.calibration_samples = statistics.count
     made.proof = checker.check_plan(made.planned)
     return made
+
+
+def quantize_again(made: Compilation, options: CompileOptions) -> Compilation:
+    """``made`` with other types chosen, from the ranges it has, and lowered: another checked integer program."""
+    assert made.calibrated is not None
+    ctx = PassContext({n: r for n, r in made.resources.items() if n != "uncorrected"})
+    pipeline = f"{_choosing(options)},{_lowering(options)}"
+    repeated = {p.name for p in parse_pipeline(pipeline)}
+    notes = [(name, note) for name, note in made.notes if name not in repeated]
+    again = replace(made, options=options, notes=notes, seconds=list(made.seconds))
+    graph = _run(again, QUANTIZE_STAGE, made.calibrated.clone(), ctx, pipeline)
+    again.planned, again.annotated = graph, ctx.resources["annotated_graph"]
+    again.kept_channels = ctx.resources.get("kept_channels", {})
+    again.proof = checker.check_plan(graph)
+    return again
 
 
 def annotate(
@@ -179,7 +197,6 @@ def _choices(options: CompileOptions) -> tuple[str, str]:
 
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
-    granularity = find_target(options.target).channel_granularity
     # statistics in a file are those of the graph as it is; equalization would make another one of it
     from_file = options.stats is not None or options.save_stats is not None
     return ",".join(
@@ -191,18 +208,31 @@ def quantize_pipeline(options: CompileOptions) -> str:
                 if "equalize" in options.chosen_corrections and not from_file
                 else ()
             ),
-            *_calibrating(options),
-            *(name for name in options.chosen_corrections if name != "equalize"),
+            _calibrating(options)[0],
+            _choosing(options),
+            _lowering(options),
+        )
+    )
+
+
+def _choosing(options: CompileOptions) -> str:
+    """From ranges to the annotated graph."""
+    corrections = (name for name in options.chosen_corrections if name != "equalize")
+    return ",".join((_calibrating(options)[1], *corrections))
+
+
+def _lowering(options: CompileOptions) -> str:
+    """From the annotated graph to the planned one."""
+    granularity = find_target(options.target).channel_granularity
+    rounding, dead = "plan-accumulators", "remove-dead-channels"
+    return ",".join(
+        (
             _pass(
                 "quantize-ops", f"strict={str(options.strict).lower()}", _names("floats", options.float_nodes)
             ),
             "fold-zero-points",
-            "plan-accumulators"
-            if options.rounding == "ties_up"
-            else f"plan-accumulators{{rounding={options.rounding}}}",
-            f"remove-dead-channels{{granularity={granularity}}}"
-            if granularity > 1
-            else "remove-dead-channels",
+            rounding if options.rounding == "ties_up" else f"{rounding}{{rounding={options.rounding}}}",
+            f"{dead}{{granularity={granularity}}}" if granularity > 1 else dead,
         )
     )
 
@@ -238,9 +268,10 @@ def _stages(options: CompileOptions) -> list[str]:
     return [FLOAT_STAGE, STORE_STAGE] if _pipeline(STORE_STAGE, options) else [FLOAT_STAGE]
 
 
-def _run(made: Compilation, stage: str, graph: Graph, ctx: PassContext) -> Graph:
+def _run(made: Compilation, stage: str, graph: Graph, ctx: PassContext, pipeline: str = "") -> Graph:
+    """``pipeline``: another one than that of the stage."""
     options = made.options
-    passes = parse_pipeline(_pipeline(stage, options))
+    passes = parse_pipeline(pipeline or _pipeline(stage, options))
     dumped = options.dump_after == "all" or any(p.name == options.dump_after for p in passes)
     manager = PassManager(
         passes,

@@ -225,6 +225,8 @@ def _session(source: str | bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads or _processors()
+    # products of floats and dequantized weights in float32: by default (4) the floats are quantized to 8 bits
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     try:
         return onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"], disabled_optimizers=_DISABLED

@@ -49,6 +49,8 @@ class CompileOptions:
     ``strict``: a node without integer form is an error. ``vectors``: test vectors written into the library.
     ``shapes``: symbolic dimensions by name, or whole shapes by input name.
     ``analyze``: seconds that the report may spend on what restoring each tensor to float would gain.
+    ``min_ratio``: of the float model's ``metric`` (see metrics.py) that the integers must reach on evaluation data, with as
+    few tensors in 16 bits and nodes in float as that takes.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
     the cache folder of the system).
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
@@ -83,6 +85,8 @@ class CompileOptions:
     synthetic_samples: int = 16
     shapes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     analyze: float = 0.0
+    min_ratio: float | None = None
+    metric: str = "top1"
     tune: bool = False
     tune_file: Path | None = None
     verify_each: bool = False
@@ -125,6 +129,10 @@ class CompileOptions:
         if self.no_float and self.boundary == "float":
             what = "float at the boundary" if self.precision == "int8" else self.precision
             raise QccError(f"a program without floats cannot have {what}", hint="leave one of them out")
+        if self.min_ratio is not None and not 0 < self.min_ratio <= 1:
+            raise QccError(f"min_ratio is {self.min_ratio}", hint="it is a share of float: above 0, up to 1")
+        if self.min_ratio is not None and self.precision == "float32":
+            raise QccError("min_ratio is for 8 bits: float32 is float", hint="leave one of them out")
         if self.tune_file is not None and not self.tune:
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
 

@@ -67,6 +67,7 @@ def report_of(
         "dead_channels": _dead_channels(made),
         "stored_weights": _stored_weights(made),
         "accuracy": _accuracy(made, results),
+        "contract": made.contract,
         "measured_samples": samples_measured(made),
         **tensors_of(made, progress),
         "verification": None,  # entered when the library was built and run

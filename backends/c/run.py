@@ -28,11 +28,15 @@ Bytes = NDArray[np.uint8]
 
 
 class Compiled:
-    """A compiled model. ``path``: the library or program; ``meta``: the record in NAME.json (see ``metadata_of``)."""
+    """A compiled model. ``path``: the library or program; ``meta``: the record in NAME.json (see ``metadata_of``).
+
+    ``folder``: that of the emitted library, where ``load`` was told one.
+    """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         self.path = path
         self.meta = meta
+        self.folder: Path | None = None
 
     def run_bytes(self, inputs: Bytes) -> Bytes:
         """u8[N, input_bytes] to u8[N, output_bytes]."""
@@ -225,9 +229,13 @@ def load(folder: Path, target: Target, build_folder: Path | None = None) -> Comp
     require_instructions(target)
     meta = read_metadata(folder)
     build_folder = build_folder or folder / "build"
+    made: Compiled
     if target.is_native:
-        return Library(build_shared(folder, target, build_folder), meta)
-    return Emulated(build_batch(folder, target, meta, build_folder), meta, target)
+        made = Library(build_shared(folder, target, build_folder), meta)
+    else:
+        made = Emulated(build_batch(folder, target, meta, build_folder), meta, target)
+    made.folder = folder
+    return made
 
 
 def load_traced(folder: Path, target: Target, build_folder: Path | None = None) -> Compiled:
