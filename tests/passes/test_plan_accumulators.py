@@ -22,7 +22,7 @@ from quantized_nets import (
 from qcc.checker import check_plan
 from qcc.ir import interpreter
 from qcc.ir.compare import first_difference
-from qcc.ir.errors import PassError
+from qcc.ir.errors import PassError, VerifyError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.conv import Conv2d
@@ -344,14 +344,28 @@ def wide(k: int, weight: int, zero_point: int, bias: int = 0) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize("weight", [127, -127])
+@pytest.mark.parametrize("weight", [127, -127, -128])
 def test_a_sum_beyond_32_bits_is_refused(weight: int) -> None:
     graph = wide(70_000, weight, -128)
     with pytest.raises(PassError) as caught:
         run_pass(graph, "plan-accumulators")
-    bound = 70_000 * 127 * 255
+    bound = 70_000 * abs(weight) * 255
     assert caught.value.message == f"%acc: a partial sum may reach {bound}, which does not fit 32 bits"
     assert caught.value.hint == HINT
+
+
+def test_weights_of_minus_128_count_as_such() -> None:
+    """The checker refuses a plan made for -127."""
+    graph, _ = run_pass(wide(1000, -128, 0), "plan-accumulators")
+    low, high, bits = claims(graph, "y")
+    assert (low[0], high[0], bits) == (-1000 * 128 * 127, 1000 * 128 * 128, 25)
+    check_plan(graph)
+    graph, _ = run_pass(wide(1000, -127, 0), "plan-accumulators")
+    weights = node_of(graph, "acc").input(1).data
+    assert weights is not None
+    weights[0, 0] = -128
+    with pytest.raises(VerifyError, match="accumulator interval"):
+        check_plan(graph)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

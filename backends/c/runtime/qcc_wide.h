@@ -14,8 +14,8 @@
 extern "C" {
 #endif
 
-/* So many products of int16 and weights in [-127, 127] add up within int32, whatever they are: 512 * 127 * 2^15. */
-#define QCC_WIDE_RUN 512
+/* So many products of int16 and int8 add up within int32, whatever they are: 480 * 2^7 * 2^15. */
+#define QCC_WIDE_RUN 480
 
 static inline int32_t qcc_wide_load(const void *data, ptrdiff_t index, int32_t bytes) {
   return bytes == 2 ? ((const int16_t *)data)[index] : ((const int8_t *)data)[index];
