@@ -36,7 +36,7 @@ from qcc.cli_base import (
     warn,
 )
 from qcc.cli_compare import compare_command
-from qcc.cli_graphs import explain_command, opt_command, passes_command, targets_command
+from qcc.cli_graphs import explain_command, opt_command, passes_command, report_command, targets_command
 from qcc.cli_quantize import quantize_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
@@ -348,5 +348,6 @@ main.add_command(compare_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)
+main.add_command(report_command)
 main.add_command(passes_command)
 main.add_command(targets_command)
