@@ -216,10 +216,11 @@ def rewrite(folder: Path) -> dict[str, Any]:
             f"{folder} has no {JSON_FILE}" if folder.is_dir() else f"{folder} is no folder", hint=hint
         )
     try:
-        found = json.loads(path.read_bytes())
+        loaded = json.loads(path.read_bytes())
     except ValueError as error:
         raise QccError(f"{path} is damaged: {error}", hint="compile again") from error
-    generator = found.get("generator") if isinstance(found, dict) else None
+    found: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
+    generator = found.get("generator")
     if generator != GENERATOR:
         raise QccError(f"{path} was written by {generator}, not by {GENERATOR}", hint="compile again")
     try:
