@@ -261,20 +261,6 @@ def _attributes_have_their_types(node: Node) -> str | None:
     return next((c for c in complaints if c), None)
 
 
-def _weights_are_symmetric(node: Node) -> str | None:
-    """Weights stay within [-127, 127]: negating one never leaves s8."""
-    index = node.op.quant_rule().weight
-    value = node.inputs[index] if index is not None and index < len(node.inputs) else None
-    if (
-        value is not None
-        and value.data is not None
-        and value.data.dtype == np.int8
-        and value.data.min() < -127
-    ):
-        return f"weights %{value.name} must lie in [-127, 127], got {value.data.min()}"
-    return None
-
-
 def _requantize_saturates_within_its_type(node: Node) -> str | None:
     if not isinstance(node.op, Requantize):
         return None
@@ -333,7 +319,7 @@ NODE_RULES: tuple[NodeRule, ...] = (_operands_are_present, _attributes_have_thei
 
 _INTEGER = StageRules(
     values=(_is_materialized, _s8_has_qparams),
-    nodes=(_weights_are_symmetric, _requantize_saturates_within_its_type),
+    nodes=(_requantize_saturates_within_its_type,),
 )
 STAGE_RULES: dict[str, StageRules] = {
     "float": StageRules(values=(_is_float, _is_not_annotated, _fused_is_internal)),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.ops.fake_quant import FakeQuant
 from qcc.ir.qparams import QParams
@@ -21,7 +19,6 @@ class AdoptQParams(Pass):
        node stays, with the qparams on its result: it becomes a requantization.
     2. Qparams spread through ops that share them (what moves elements): to the operands that nothing else reads, and to
        results whose operands agree.
-    3. Weights whose codes include -128, which no kernel takes, lose that code to -127 (a warning).
 
     Sets ctx.resources["has_own_qparams"].
     """
@@ -40,12 +37,6 @@ class AdoptQParams(Pass):
             _to_operands(graph, node)
         for node in graph.nodes:
             _to_result(node)
-            notes += _without_lowest_code(graph, node)
-        clipped = sum(n.rule == "clip-weight" for n in notes)
-        if clipped:
-            ctx.warn(
-                f"{clipped} layers have weights of -128: they become -127, as kernels take symmetric weights in [-127, 127]"
-            )
         ctx.resources["has_own_qparams"] = bool(notes)
         return PassResult(bool(notes), tuple(notes))
 
@@ -100,16 +91,3 @@ def _to_result(node: Node) -> None:
     constants = any(v is not None and v.is_constant for v in node.inputs)
     if node.op.quant_rule().shares and len(found) == 1 and not constants and node.output.type.qparams is None:
         node.output.type = node.output.type.with_qparams(found.pop())
-
-
-def _without_lowest_code(graph: Graph, node: Node) -> list[Note]:
-    index = node.op.quant_rule().weight
-    weight = node.input(index) if index is not None else None
-    if index is None or weight is None or weight.data is None or weight.type.qparams is None:
-        return []
-    limit = weight.type.qparams.scale_array(weight.type.rank) * 127.25
-    data = np.maximum(weight.data, -limit * (127 / 127.25)).astype(np.float32)
-    if (weight.data >= -limit).all():
-        return []
-    graph.set_input(node, index, graph.constant(data, weight.name, weight.type))
-    return [Note(node.name, "clip-weight", True, f"{int((weight.data < -limit).sum())} weights of -128")]

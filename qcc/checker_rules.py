@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd, lcm, prod
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,12 @@ def weighted_sum(w: Integers, x: Bounds, groups: int = 1) -> Bounds:
         lows.append((plus * low[channel] + minus * high[channel]).sum(axis=1))
         highs.append((plus * high[channel] + minus * low[channel]).sum(axis=1))
     return Bounds(np.concatenate(lows), np.concatenate(highs))
+
+
+def fail(node: Node, channel: int | None, what: str, claimed: object, recomputed: object) -> NoReturn:
+    """Raise VerifyError naming the node, and the channel if it is one channel's."""
+    where = f"%{node.name}" if channel is None else f"%{node.name}, channel {channel}"
+    raise VerifyError(f"{where}: {what}: claimed {claimed}, recomputed {recomputed}", node.location)
 
 
 def constant(node: Node, index: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Commands that look inside: opt, explain, passes, targets."""
+"""Commands that look inside: explain, opt, report, passes, targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 import qcc
-from qcc import calibration_data, float_runtime, onnx_importer, tables
+from qcc import calibration_data, float_runtime, onnx_importer, report, tables
 from qcc.backends.targets import describe, find_target
 from qcc.cli_base import (
     calib_option,
@@ -54,8 +54,8 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
     Rules that applied, rules that declined and why, the kernel it got, those it was preferred to, with estimated cycles
     (and, with --tune, times), and those that refused.
     """
-    with progress() as report:
-        compiled = qcc.compile(model, target, calib, progress=report, warn=lambda message: None, **choices)
+    with progress() as show:
+        compiled = qcc.compile(model, target, calib, progress=show, warn=lambda message: None, **choices)
     console().print(tables.explanation(explain(compiled.compilation, compiled.program, node)))
 
 
@@ -85,8 +85,8 @@ def opt_command(
     if out is not None and out.suffix != QIR:
         raise click.BadParameter(f"{out}: the name must end in {QIR}", param_hint="'-o'")
     folder = (dump_folder or Path("dumps")) if dump_after else None
-    with progress() as report:
-        context = PassContext(progress=report, warn=warn)
+    with progress() as show:
+        context = PassContext(progress=show, warn=warn)
         manager = PassManager(pipeline, context, verify_each, dump_after, folder)
         if notes not in (None, "all", *(p.name for p in manager.passes)):
             raise click.BadParameter(f"{notes} is not in the pipeline", param_hint="'--notes'")
@@ -129,6 +129,17 @@ def _write(graph: Graph, out: Path | None) -> None:
         save_graph(graph, out)
     except OSError as error:
         raise QccError(f"cannot write {out}: {error.strerror}") from error
+
+
+@click.command("report")
+@click.argument("out", type=path_type)
+def report_command(out: Path) -> None:
+    """Write report.html of the library in OUT again, and print its summary.
+
+    Both come from OUT/report.json, as they were when the library was compiled; nothing is built or measured.
+    """
+    found = report.rewrite(out)
+    console().print(tables.summary(found, out, None, find_target(found["target"]).is_native))
 
 
 @click.command("passes")

@@ -93,17 +93,9 @@ def compile_graph(
     """
     options = options or CompileOptions()
     _check_dump(options)
-    graph = onnx_importer.import_model(source, options.shapes, options.name)
-    if not graph.inputs:
-        raise ImportModelError(
-            "the model has no inputs: its outputs are constants",
-            Location(_model_name(source, graph)),
-            "export it with an input, not with the sample frozen into it",
-        )
     ctx = PassContext(progress=progress, warn=warn)
-    made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
-    made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
-    statistics = _statistics(options, calibration, graph)
+    made = _float_stage(source, options, ctx)
+    statistics = _statistics(options, calibration, made.float_graph)
     if statistics is not None:
         ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
     data = _calibration(made, calibration, warn)
@@ -163,10 +155,8 @@ def annotate(
 ) -> Graph:
     """ONNX file (or ModelProto) to the annotated graph, in which every sum of products is quantized: a model to export."""
     options = options or CompileOptions()
-    graph = onnx_importer.import_model(source, options.shapes, options.name)
     ctx = PassContext(progress=progress, warn=warn)
-    made = Compilation(options, _model_name(source, graph), _digest(source), graph.clone(), graph)
-    made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
+    made = _float_stage(source, options, ctx)
     data = _calibration(made, calibration, warn)
     ctx.resources.update(
         calibration=data, calibration_samples=data.samples or 0, observer_factory=float_runtime.observer
@@ -175,12 +165,26 @@ def annotate(
     passes = f"adopt-qparams,fuse-epilogues{{residuals=false}},{calibrate},{choose}"
     annotated = PassManager(parse_pipeline(passes), ctx).run(made.float_graph)
     if QSpec.parse(options.qspec).activations == "symmetric":
-        for (
-            value
-        ) in annotated.values():  # what an integer algorithm dictates (softmax) stays in float instead
+        # what an integer algorithm dictates (softmax) stays in float instead
+        for value in annotated.values():
             if value.type.qparams is not None and value.type.qparams.zero_point:
                 value.type = value.type.with_qparams(None)
     return annotated
+
+
+def _float_stage(source: Any, options: CompileOptions, ctx: PassContext) -> Compilation:
+    """The model as it was read, and behind the float passes. Raises ImportModelError for one without inputs."""
+    graph = onnx_importer.import_model(source, options.shapes, options.name)
+    model = _model_name(source, graph)
+    if not graph.inputs:
+        raise ImportModelError(
+            "the model has no inputs: its outputs are constants",
+            Location(model),
+            "export it with an input, not with the sample frozen into it",
+        )
+    made = Compilation(options, model, _digest(source), graph.clone(), graph)
+    made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
+    return made
 
 
 def _calibrating(options: CompileOptions) -> tuple[str, str]:

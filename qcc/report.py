@@ -15,6 +15,7 @@ from qcc import metrics, verify
 from qcc.backends.c.metadata import metadata_of
 from qcc.backends.program import Operation, Program
 from qcc.driver import Compilation, Progress
+from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph
 from qcc.ir.npz import write_aside
 from qcc.ir.ops.quant import Requantize
@@ -23,6 +24,7 @@ from qcc.report_graph import draw
 from qcc.report_tensors import tensors_of
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
+GENERATOR = f"qcc {qcc.__version__}"
 
 
 def report_of(
@@ -39,7 +41,7 @@ def report_of(
     metadata = metadata_of(program, constants)
     layers = zip(metadata.pop("layers"), program.operations, strict=True)
     return {
-        "generator": f"qcc {qcc.__version__}",
+        "generator": GENERATOR,
         "model": {"name": made.model, "sha256": made.sha256},
         "options": {
             "target": made.options.target,
@@ -224,6 +226,32 @@ def write(report: dict[str, Any], folder: Path) -> None:
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     write_aside(folder / JSON_FILE, text.encode())
     write_aside(folder / HTML_FILE, render_html(report).encode())
+
+
+def rewrite(folder: Path) -> dict[str, Any]:
+    """report.html of a saved library again, from its report.json, which is returned.
+
+    Raises QccError where that is absent, damaged or of another version of qcc, or where nothing can be written.
+    """
+    path = folder / JSON_FILE
+    if not path.is_file():
+        hint = "name the folder that was given to qcc compile -o"
+        raise QccError(
+            f"{folder} has no {JSON_FILE}" if folder.is_dir() else f"{folder} is no folder", hint=hint
+        )
+    try:
+        loaded = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise QccError(f"{path} is damaged: {error}", hint="compile again") from error
+    found: dict[str, Any] = loaded if isinstance(loaded, dict) else {}
+    generator = found.get("generator")
+    if generator != GENERATOR:
+        raise QccError(f"{path} was written by {generator}, not by {GENERATOR}", hint="compile again")
+    try:
+        write_aside(folder / HTML_FILE, render_html(found).encode())
+    except OSError as error:
+        raise QccError(f"cannot write {folder / HTML_FILE}: {error.strerror}") from error
+    return found
 
 
 def render_html(report: dict[str, Any]) -> str:

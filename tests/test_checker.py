@@ -6,105 +6,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checked_nets import (
+    ACC_MAX,
+    ACC_MIN,
+    FOLDED,
+    MULTIPLIER,
+    SHIFT,
+    build,
+    bump,
+    edit,
+    network,
+    node_of,
+    plan,
+    put,
+    samples,
+    uncertify,
+)
 
 from qcc.checker import PlanReport, check_plan
 from qcc.ir.builder import Builder
 from qcc.ir.errors import VerifyError
-from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.graph import Graph
 from qcc.ir.ops.activation import Clamp, Tanh
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 from qcc.ir.ops.elementwise import Add
 from qcc.ir.ops.pool import AvgPool2d
 from qcc.ir.ops.quant import Dequantize
-from qcc.ir.ops.rearrange import Concat
 from qcc.ir.ops.shape import Reshape
 from qcc.ir.types import DType, TensorType, f32
-from qcc.passes.base import PassContext
-from qcc.passes.manager import parse_pipeline
-
-FOLDED = "fuse-epilogues,calibrate,choose-qparams,quantize-ops,fold-zero-points,"
-PLANNED = FOLDED + "plan-accumulators,remove-dead-channels"
-MULTIPLIER, SHIFT, ACC_MIN, ACC_MAX = 1, 2, 3, 4
-
-
-def plan(graph: Graph, batch: dict[str, np.ndarray], pipeline: str = PLANNED) -> Graph:
-    ctx = PassContext(resources={"calibration": [batch]})
-    for step in parse_pipeline(pipeline):
-        graph = step.run(graph, ctx).graph or graph
-    return graph
-
-
-def build(*shape: int) -> tuple[Graph, Builder, Callable[..., Value]]:
-    """A graph with input x, its builder, and constants from a seeded normal distribution."""
-    rng = np.random.default_rng(11)
-    graph = Graph("test")
-    graph.add_input("x", f32(*shape))
-    b = Builder(graph)
-    return graph, b, lambda *s: b.constant(rng.normal(size=s).astype(np.float32), "c")
-
-
-def samples(*shape: int) -> dict[str, np.ndarray]:
-    return {"x": np.random.default_rng(5).normal(size=(8, *shape[1:])).astype(np.float32)}
-
-
-def network() -> Graph:
-    """conv + relu6, conv + residual add + relu, depthwise, average pool, tanh, dense."""
-    graph, b, c = build(1, 6, 6, 3)
-    y = b.emit(Conv2d(pads=(1, 1, 1, 1)), graph.inputs[0], c(4, 3, 3, 3), c(4), name="conv")
-    y = b.emit(Clamp(0.0, 6.0), y, name="relu6")
-    z = b.emit(Conv2d(), y, c(4, 1, 1, 4), c(4), name="conv2")
-    y = b.emit(Add(), z, y, name="residual")
-    y = b.emit(Clamp(0.0), y, name="relu")
-    y = b.emit(Conv2d((2, 2), (1, 1, 1, 1), groups=4), y, c(4, 3, 3, 1), c(4), name="depthwise")
-    y = b.emit(AvgPool2d((2, 2), (1, 1)), y, name="pool")
-    y = b.emit(Tanh(), y, name="tanh")
-    y = b.emit(Reshape((1, 16)), y, name="flat")
-    graph.add_output(b.emit(Dense(), y, c(5, 16), c(5), name="dense"))
-    return plan(graph, samples(1, 6, 6, 3))
 
 
 @pytest.fixture
 def planned() -> Graph:
-    graph = network()
-    check_plan(graph)
-    return graph
-
-
-def node_of(graph: Graph, name: str) -> Node:
-    return next(n for n in graph.nodes if n.name == name)
-
-
-def edit(graph: Graph, node: str, index: int, change: Callable[[np.ndarray], Any]) -> None:
-    """Replace a constant operand by ``change`` of a copy of it (or by what ``change`` made of it in place)."""
-    found = node_of(graph, node)
-    old = found.input(index)
-    assert old.data is not None
-    data = old.data.copy()
-    made = change(data)
-    made = data if made is None else made
-    type_ = TensorType(DType.of(made.dtype), made.shape, old.type.qparams)
-    graph.set_input(found, index, graph.constant(made, old.name, type_))
-
-
-def put(channel: int, value: int) -> Callable[[np.ndarray], None]:
-    def change(data: np.ndarray) -> None:
-        data.reshape(len(data), -1)[channel] = value
-
-    return change
-
-
-def bump(channel: int, by: int) -> Callable[[np.ndarray], None]:
-    def change(data: np.ndarray) -> None:
-        data[channel] += by
-
-    return change
-
-
-def uncertify(graph: Graph) -> None:
-    for node in graph.nodes:
-        if node.op.name == "requantize":
-            node.op = replace(node.op, certified=())
+    return network()
 
 
 # ---------------------------------------------------------------------- accepted
@@ -229,12 +164,6 @@ def test_a_changed_weight(planned: Graph) -> None:
         check_plan(planned)
 
 
-def test_a_weight_of_minus_128(planned: Graph) -> None:
-    edit(planned, "conv2.acc", 1, put(1, -128))
-    with pytest.raises(VerifyError, match=r"%conv2.acc, channel 1: weight out of range: .* recomputed -128"):
-        check_plan(planned)
-
-
 def test_a_bias_that_lets_sums_pass_32_bits(planned: Graph) -> None:
     edit(planned, "depthwise.acc", 2, put(2, 2**31 - 1))
     message = (
@@ -290,76 +219,6 @@ def test_another_zero_point_of_the_input() -> None:
     assert x.type.qparams is not None
     x.type = x.type.with_qparams(replace(x.type.qparams, zero_point=x.type.qparams.zero_point + 7))
     with pytest.raises(VerifyError, match=r"%pool, channel 0: accumulator interval"):
-        check_plan(planned)
-
-
-# ---------------------------------------------------------------------- scales and types
-def rescale(value: Value, factor: float) -> None:
-    qparams = value.type.qparams
-    assert qparams is not None
-    scaled = replace(qparams, scale=tuple(s * factor for s in qparams.scale))
-    value.type = value.type.with_qparams(scaled)
-
-
-@pytest.mark.parametrize(
-    ("node", "index", "message"),
-    [
-        ("conv.acc", 2, r"%conv.acc, channel 0: scale of the bias: claimed \S+, recomputed"),
-        ("conv.acc", 1, r"%conv.acc, channel 0: scale of the result"),
-        ("conv2.acc", None, r"%conv2.acc, channel 0: scale of the result"),
-        ("residual.acc", None, r"%residual.acc, channel 0: multiplier of operand 0: claimed 1, recomputed"),
-        ("pool.acc", None, r"%pool.acc, channel 0: scale of the result"),
-        ("flat", None, r"%flat: %tanh is moved: claimed q\("),
-        ("relu", None, r"%relu, channel 0: multiplier"),
-    ],
-)
-def test_scales_that_do_not_fit(planned: Graph, node: str, index: int | None, message: str) -> None:
-    found = node_of(planned, node)
-    rescale(found.output if index is None else found.input(index), 1.001)
-    with pytest.raises(VerifyError, match=message):
-        check_plan(planned)
-
-
-def test_a_wrong_multiplier_of_a_residual(planned: Graph) -> None:
-    edit(planned, "residual.acc", 3, bump(1, 1))
-    with pytest.raises(
-        VerifyError, match=r"%residual.acc, channel 1: multiplier of operand 1: claimed \d+, reco"
-    ):
-        check_plan(planned)
-
-
-def test_a_wrong_multiplier_of_a_plain_sum() -> None:
-    graph, b, c = build(1, 4)
-    y = b.emit(Dense(), graph.inputs[0], c(4, 4), name="dense")
-    graph.add_output(b.emit(Add(), b.emit(Tanh(), y), graph.inputs[0], name="sum"))
-    planned = plan(graph, samples(1, 4))
-    check_plan(planned)
-    edit(planned, "sum.acc", 2, bump(0, 1))
-    with pytest.raises(VerifyError, match=r"%sum.acc, channel 0: multiplier of operand 0"):
-        check_plan(planned)
-
-
-def test_moved_values_must_share_qparams() -> None:
-    graph, b, _ = build(1, 4)
-    x = graph.inputs[0]
-    graph.add_output(b.emit(Concat(1), x, b.emit(Tanh(), x, name="tanh"), name="concat"))
-    planned = plan(graph, samples(1, 4))
-    check_plan(planned)
-    rescale(planned.inputs[0], 1.5)
-    with pytest.raises(VerifyError, match=r"%concat: %x is moved"):
-        check_plan(planned)
-
-
-def test_a_value_without_scale(planned: Graph) -> None:
-    value = node_of(planned, "conv.acc").input(0)
-    value.type = value.type.with_qparams(None)
-    with pytest.raises(VerifyError, match="%x has no qparams"):
-        check_plan(planned)
-
-
-def test_a_bias_of_another_type(planned: Graph) -> None:
-    edit(planned, "conv.acc", 2, lambda d: np.minimum(d, 100).astype(np.int16))
-    with pytest.raises(VerifyError, match=r"type of the bias: claimed s32, recomputed s16"):
         check_plan(planned)
 
 

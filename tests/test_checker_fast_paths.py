@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc import checker
-from qcc.checker import FAST_PATHS, check_plan
+from qcc import checker_requantize
+from qcc.checker import check_plan
+from qcc.checker_requantize import FAST_PATHS
 from qcc.ir.builder import Builder
 from qcc.ir.errors import VerifyError
 from qcc.ir.graph import Graph, Node
@@ -149,13 +150,13 @@ def test_long_intervals_are_judged_by_their_thresholds(
 def test_every_channel_is_judged_in_chunks_too(
     planned: Graph, channel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checker, "_CHUNK", 700)  # two channels of the dense at a time
-    for limit in (0, checker.EXHAUSTIVE):
-        monkeypatch.setattr(checker, "EXHAUSTIVE", limit)
+    monkeypatch.setattr(checker_requantize, "_CHUNK", 700)  # two channels of the dense at a time
+    for limit in (0, checker_requantize.EXHAUSTIVE):
+        monkeypatch.setattr(checker_requantize, "EXHAUSTIVE", limit)
         check_plan(planned)
     put_multiplier(planned, channel, breaking_multiplier(planned.nodes[-1], channel))
     for limit in (0, 2**31):
-        monkeypatch.setattr(checker, "EXHAUSTIVE", limit)
+        monkeypatch.setattr(checker_requantize, "EXHAUSTIVE", limit)
         with pytest.raises(VerifyError, match=f"%dense, channel {channel}: fast path f32"):
             check_plan(planned)
 

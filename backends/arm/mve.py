@@ -23,8 +23,7 @@ from qcc.backends.arm.cortex_m import (
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, skip_operand
 from qcc.backends.scalar.lowering import requantize_constants, zero_point
-from qcc.backends.scalar.sums import accepts_sum, sum_window
-from qcc.backends.scalar.window import lower_s8_avg_pool2d
+from qcc.backends.scalar.vectors import mean_rows
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 
@@ -152,50 +151,17 @@ def accepts_shifts(step: Step) -> str | None:
     return None if inside.all() else f"a shift is not from {SHIFTS[0]} to {SHIFTS[1]}"
 
 
-def accepts_reduce(step: Step) -> str | None:
-    """Neighbouring axes, not the last ones."""
-    return accepts_sum(step) or accepts_shifts(step)
-
-
-def _with_constants(call: Call, step: Step) -> Call:
-    """The same call with s32[C / 4, 3, 4] in place of float scales."""
-    channels = call.params["channels"]
-    assert isinstance(channels, int)
+def _packed(step: Step, channels: int) -> dict[str, NDArray[np.int32]]:
+    """s32[C / 4, 3, 4]: what a kernel of pooling knows of each channel."""
     planned = requantize_constants(step)
     multiplier, shift = (planned[name].astype(np.int64) for name in ("multiplier", "shift"))
     columns = np.stack([multiplier, _rounding(step, shift - 32), 32 - shift], axis=-1)
     rows = _padded(np.tile(columns, (channels // len(columns), 1)).astype(np.int32), 0, FOUR)
-    constants = np.ascontiguousarray(rows.reshape(-1, FOUR, 3).swapaxes(1, 2))
-    return replace(call, constants={"factors": call.constants["factors"], "constants": constants})
+    return {"constants": np.ascontiguousarray(rows.reshape(-1, FOUR, 3).swapaxes(1, 2))}
 
 
-def lower_avg_pool2d(step: Step) -> Call:
-    """s8_avg_pool2d_mve."""
-    return _with_constants(lower_s8_avg_pool2d(step), step)
-
-
-def lower_reduce(step: Step) -> Call:
-    """s8_avg_pool2d_mve: a window of one row."""
-    return _with_constants(Call(sum_window(step), {"factors": None}), step)
-
-
-_POOLING: tuple[Kernel, ...] = tuple(
-    Kernel(
-        pattern=f"{op}+requantize",
-        dtype="s8",
-        symbol="qcc_s8_avg_pool2d_mve",
-        params_type="qcc_avg_pool2d_params",
-        source=KERNELS_FOLDER / "s8_avg_pool2d_mve.c",
-        lower=lower,
-        accepts=accepts,
-        priority=20,
-    )
-    for op, lower, accepts in (
-        ("avg_pool2d", lower_avg_pool2d, accepts_shifts),
-        ("reduce_mean", lower_reduce, accepts_reduce),
-        ("reduce_sum", lower_reduce, accepts_reduce),
-    )
-)
+_MEANS = "s8_avg_pool2d_mve"
+_POOLING = mean_rows(f"qcc_{_MEANS}", KERNELS_FOLDER / f"{_MEANS}.c", _packed, accepts_shifts, priority=20)
 
 MVE_KERNELS: tuple[Kernel, ...] = _POOLING + tuple(
     Kernel(

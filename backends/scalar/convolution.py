@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
-from qcc.backends.scalar.lowering import constant, requantize_constants, requantize_params, source, zero_point
+from qcc.backends.scalar.lowering import (
+    constant,
+    requantize_constants,
+    requantize_params,
+    source,
+    window_params,
+    zero_point,
+)
 from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.conv_transpose import ConvTranspose2d
@@ -78,14 +85,7 @@ def geometry(step: Step, op: Conv2d | ConvTranspose2d, weights: NDArray[Any]) ->
         "output_height": output_height,
         "output_width": output_width,
         "output_channels": output_channels,
-        "kernel_height": weights.shape[1],
-        "kernel_width": weights.shape[2],
-        "stride_height": op.strides[0],
-        "stride_width": op.strides[1],
-        "dilation_height": op.dilations[0],
-        "dilation_width": op.dilations[1],
-        "pad_top": op.pads[0],
-        "pad_left": op.pads[1],
+        **window_params(weights.shape[1:3], op),
     }
 
 

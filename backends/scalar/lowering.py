@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from qcc.backends.kernel import Step
 from qcc.ir.graph import Node, Value
 from qcc.ir.ops.activation import Clamp
+from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.conv_transpose import ConvTranspose2d
+from qcc.ir.ops.pool import Pool
 from qcc.ir.ops.quant import Requantize
 
 Params = dict[str, int | float | Sequence[int]]  # fields of a params struct, in its order
@@ -42,6 +45,20 @@ def accepts_parameters(step: Step) -> str | None:
     """All operands but the first (weights, bias, scale) known at compile time."""
     variable = [v.name for v in step.root.inputs[1:] if v is not None and not v.is_constant]
     return f"operand %{variable[0]} is not constant" if variable else None
+
+
+def window_params(kernel: Sequence[int], op: Pool | Conv2d | ConvTranspose2d) -> dict[str, int]:
+    """kernel_height to pad_left: fields of the params structs of convolutions and pooling."""
+    return {
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[1],
+        "stride_height": op.strides[0],
+        "stride_width": op.strides[1],
+        "dilation_height": op.dilations[0],
+        "dilation_width": op.dilations[1],
+        "pad_top": op.pads[0],
+        "pad_left": op.pads[1],
+    }
 
 
 def requantize_params(step: Step) -> dict[str, int]:

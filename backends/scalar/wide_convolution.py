@@ -24,7 +24,7 @@ from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.conv_transpose import ConvTranspose2d
 from qcc.ir.ops.dense import Dense
 
-RUN = 512  # QCC_WIDE_RUN in qcc_wide.h
+RUN = 480  # QCC_WIDE_RUN in qcc_wide.h
 CONV = "qcc_wide_conv2d_params"
 PACKED_PRIORITY = 30  # above all others: packing is chosen for its bytes
 

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
-from qcc.backends.scalar.lowering import requantize_constants, requantize_params, source, zero_point
+from qcc.backends.scalar.lowering import (
+    requantize_constants,
+    requantize_params,
+    source,
+    window_params,
+    zero_point,
+)
 from qcc.ir.ops.pool import AvgPool2d, Pool
 from qcc.ir.ops.resize import WEIGHT_BITS, ResizeLinear
 
@@ -28,17 +34,7 @@ def _sizes(step: Step) -> dict[str, int]:
 def _pool_params(step: Step) -> dict[str, int]:
     op = step.root.op
     assert isinstance(op, Pool)
-    return {
-        **_sizes(step),
-        "kernel_height": op.kernel[0],
-        "kernel_width": op.kernel[1],
-        "stride_height": op.strides[0],
-        "stride_width": op.strides[1],
-        "dilation_height": op.dilations[0],
-        "dilation_width": op.dilations[1],
-        "pad_top": op.pads[0],
-        "pad_left": op.pads[1],
-    }
+    return {**_sizes(step), **window_params(op.kernel, op)}
 
 
 def _requantized(step: Step, constants: dict[str, NDArray[Any]]) -> tuple[dict[str, int], dict[str, Any]]:

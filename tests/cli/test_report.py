@@ -1,6 +1,7 @@
 """report.json and report.html: the facts, the drawings, and nothing from the model that a browser would run."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -161,3 +162,33 @@ def test_report_is_strict_json(compiled) -> None:
         raise AssertionError(constant)
 
     json.loads((compiled[0] / "report.json").read_text(), parse_constant=refuse)
+
+
+def test_report_command_writes_the_same_page_again(qcc, compiled, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(compiled[0], tmp_path / "out"))
+    page = out / "report.html"
+    page.unlink()
+    result = qcc("report", out)
+    assert result.exit_code == 0
+    assert page.read_bytes() == (compiled[0] / "report.html").read_bytes()
+    assert "16 of 16 samples equal to the interpreter" in result.stdout
+    facts = [line for line in compiled[1].stdout.splitlines() if line.startswith(("model", "work", "proved"))]
+    assert all(line.strip() in result.stdout for line in facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "has no report.json\nhint: name the folder that was given to qcc compile -o"),
+        ("{", "report.json is damaged: "),
+        ("[]", "report.json was written by None, not by qcc "),
+        ('{"generator": "qcc 0.0.1"}', "report.json was written by qcc 0.0.1, not by qcc "),
+    ],
+)
+def test_report_command_needs_a_report_of_this_version(qcc, tmp_path: Path, text, message: str) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    result = qcc("report", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert not (tmp_path / "report.html").exists()

@@ -176,11 +176,23 @@ def test_unsigned_weights_around_128_and_integer_inputs(small: SimpleNamespace) 
     np.testing.assert_array_equal(conv.input(1).data, np.moveaxis(q, 1, -1))
 
 
-def test_weights_of_minus_128_warn(small: SimpleNamespace) -> None:
-    graph, warnings = compiled(_net(small, [], np.int8, _weights(-128, -120)))
-    assert len(warnings) == 1
-    assert "weights of -128" in warnings[0]
-    assert all(v.data is None or v.data.min() > -128 for v in graph.values() if v.type.dtype.value == "s8")
+@pytest.mark.parametrize("rounding", ["ties_up", "onnx"])
+def test_weights_of_minus_128_stay(small: SimpleNamespace, rounding: Any) -> None:
+    """All of one channel, under inputs at both ends of the codes: against onnxruntime, and the C library."""
+    q = _weights(-128, -100)
+    q[0], q[1] = -128, 127
+    model = _net(small, [], np.int8, q, t=np.float32(0.7))
+    warnings: list[str] = []
+    made = qcc.compile(model, rounding=rounding, warn=warnings.append)
+    assert warnings == []
+    (conv,) = [n for n in made.graph.nodes if n.op.name == "conv2d"]
+    np.testing.assert_array_equal(conv.input(1).data, np.moveaxis(q, 1, -1))
+    x = np.random.default_rng(0).normal(scale=3, size=(6, 3, 8, 8)).astype(np.float32)
+    x[0], x[1] = -100, 100
+    expected = np.concatenate([onnxruntime_output(model, a[None]) for a in x])
+    assert len(np.unique(expected)) > 50
+    assert np.abs(real_output(made.graph, x) - expected).max() < 0.71
+    assert (np.abs(real_output(made.graph, x) - expected) < 1e-5).mean() > 0.99
 
 
 def test_what_carries_no_scale_is_calibrated(small: SimpleNamespace) -> None:

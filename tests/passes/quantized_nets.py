@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.checker import check_plan
 from qcc.ir import fixedpoint, interpreter
 from qcc.ir.builder import Builder
 from qcc.ir.graph import Graph, Node, Value
@@ -16,6 +17,7 @@ from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 from qcc.ir.ops.elementwise import Add, Div, Mul, Sub
 from qcc.ir.ops.pool import AvgPool2d, MaxPool2d
+from qcc.ir.ops.quant import Requantize
 from qcc.ir.ops.rearrange import Concat, Slice
 from qcc.ir.ops.reduce import ReduceMean
 from qcc.ir.ops.shape import Pad, Reshape
@@ -340,3 +342,21 @@ def random_net(seed: int, dead: bool = False) -> tuple[Graph, Samples]:
     """A net whose every choice follows from ``seed``, and samples for it."""
     net = RandomNet(seed, dead)
     return net.build(), net.samples()
+
+
+def planned(net: Net, *outputs: Value, samples: Samples | None = None) -> Graph:
+    graph = quantize(net.finish(*outputs), samples or net.samples(), "plan-accumulators")["plan-accumulators"]
+    check_plan(graph)
+    return graph
+
+
+def claims(graph: Graph, name: str) -> tuple[Array, Array, int]:
+    """acc_min, acc_max and accumulator_bits of a requantize."""
+    node = node_of(graph, name)
+    low, high = node.operand("acc_min"), node.operand("acc_max")
+    assert isinstance(node.op, Requantize)
+    assert low is not None
+    assert high is not None
+    assert low.data is not None
+    assert high.data is not None
+    return low.data, high.data, node.op.accumulator_bits

@@ -196,3 +196,17 @@ def test_saturating_functions_far_outside(builder: Builder, tmp_path: Path) -> N
         result = builder.check(compiled, given)
         reference = interpreter.run(compiled.compilation.float_graph, given)
         assert metrics.sqnr_db(reference["y"], result["y"]) > 15
+
+
+@pytest.mark.parametrize("place", [0, 17, -1])
+@pytest.mark.parametrize("op_type", ["GlobalMaxPool", "ReduceMax", "ReduceMin", "MaxPool"])
+def test_nan_wins_wherever_it_stands(builder: Builder, op_type: str, place: int) -> None:
+    """As in numpy and in ONNX's reference; onnxruntime drops it at some places and keeps it at others."""
+    attributes = {"MaxPool": {"kernel_shape": [6, 6]}, "GlobalMaxPool": {}}.get(op_type, {"axes": [2, 3]})
+    proto = model([node(op_type, "x", **attributes)])
+    given = samples(proto, 2)
+    given["x"].reshape(2, 3, 36)[1, 2, place] = np.nan
+    result = builder.check(qcc.compile(proto, precision="float32"), given)
+    extreme = np.min if op_type == "ReduceMin" else np.max
+    np.testing.assert_array_equal(result["y"].reshape(2, 3), extreme(given["x"], axis=(2, 3)))
+    assert np.isnan(result["y"]).sum() == 1

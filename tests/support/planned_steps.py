@@ -31,7 +31,7 @@ CHANNELS = (*range(1, 11), 15, 16, 17, 63, 64, 65, 100, 130)
 class Layer:
     """A convolution (``size``: its image), or with ``size`` None a dense layer of ``rows`` rows.
 
-    ``residual``: "", "add" or "sub"; ``clamp``: low and high of the requantize.
+    ``residual``: "", "add" or "sub"; ``clamp``: low and high of the requantize; ``least``: weight.
     """
 
     channels: int
@@ -45,6 +45,7 @@ class Layer:
     clamp: tuple[int, int] = (-128, 127)
     rows: int = 1
     groups: int = 1
+    least: int = -127
 
 
 class Net:
@@ -63,7 +64,8 @@ class Net:
         x = self._input(f"{name}_x", (1, *shape))
         taps = () if layer.size is None else layer.kernel
         inputs = layer.channels // layer.groups
-        data = self.rng.integers(-127, 128, (layer.outputs, *taps, inputs)).astype(np.int8)
+        data = self.rng.integers(layer.least, 128, (layer.outputs, *taps, inputs)).astype(np.int8)
+        data[0] = layer.least
         spread = float(self.rng.uniform(0.5, 2)) * 127 * 74 * np.sqrt(data[0].size)
         weights = self.builder.constant(
             data, f"{name}_w", QParams.per_channel(self.rng.uniform(1e-3, 4e-3, layer.outputs), 0)

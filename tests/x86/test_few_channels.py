@@ -1,29 +1,17 @@
 """The AVX512-VNNI convolution with pixels in the lanes: the bytes of the interpreter for any shape, memory clean."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from one_kernel import check_bytes, check_sanitizers, check_threads, first
 
-from qcc.backends import parallel
-from qcc.backends.c.build import build_program, run_program
-from qcc.backends.c.emit import emit
-from qcc.backends.c.run import load
 from qcc.backends.program import build_program as make_program
-from qcc.backends.target import Compiler, Target
+from qcc.backends.target import Target
 from qcc.backends.x86.few_channels import SYMBOL
-from qcc.ir import interpreter
 
 pytestmark = pytest.mark.compiler
-
-
-def first(target: Target) -> Target:
-    """The target with these rows before all others, whatever they cost."""
-    rows = [replace(k, priority=100) if k.symbol == SYMBOL else k for k in target.kernels]
-    return replace(target, kernels=tuple(rows))
 
 
 def shapes(layer: Any) -> list[Any]:
@@ -44,57 +32,31 @@ def shapes(layer: Any) -> list[Any]:
     return [*found, layer(16, 16, (3, 3), size=(5, 32), pads=(9, 15, 9, 15), residual="add")]
 
 
-def check(graph: Any, target: Target, emitted: Callable[..., Any]) -> None:
-    """All outputs equal the interpreter's, by the kernel under test where the plan has a certificate."""
-    samples = graph.samples(5)
-    folder, program = emitted(graph, target)
-    symbols = [operation.kernel.symbol for operation in program.operations]
-    assert symbols.count(SYMBOL) >= len(symbols) * 2 // 3
-    got = load(folder, target).run(samples)
-    for name, y in interpreter.run(program.graph, samples).items():
-        np.testing.assert_array_equal(got[name], y, err_msg=name)
-
-
 def test_shapes(
     net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target, strict: Callable[..., Target]
 ) -> None:
-    check(net(shapes(layer), 1), strict(first(vnni)), emitted)
+    check_bytes(net(shapes(layer), 1), strict(first(vnni, SYMBOL)), emitted, SYMBOL)
 
 
 def test_threads(net: Any, layer: Any, vnni: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, and blocks of channels, shared however small they are."""
-    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
-        monkeypatch.setattr(parallel, name, -1e12)
     layers = [
         layer(8, 40, (3, 3), size=(1, 20), pads=(1, 1, 1, 1)),
         layer(16, 16, (3, 3), size=(29, 32), pads=(1, 1, 1, 1), residual="add"),
         layer(5, 9, (1, 1), size=(30, 7)),
     ]
-    graph = net(layers, 4)
-    samples = graph.samples(3)
-    program = make_program(graph.graph, first(vnni), "net", threads=3)
-    assert [op.kernel.symbol for op in program.operations] == [SYMBOL] * 3
-    assert [op.parts[0].extent[0] for op in program.operations] == ["channels", "rows", "rows"]
-    got = load(emit(program, tmp_path / "net"), first(vnni)).run(samples)
-    for name, y in interpreter.run(program.graph, samples).items():
-        np.testing.assert_array_equal(got[name], y, err_msg=name)
+    target, shared = first(vnni, SYMBOL), ["channels", "rows", "rows"]
+    check_threads(net(layers, 4), target, SYMBOL, shared, tmp_path, monkeypatch)
 
 
 def test_library_runs_clean_under_sanitizers(
     net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target
 ) -> None:
-    flags = [flag for flag in vnni.flags if flag != "-O3"]
-    flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    target = replace(first(vnni), compilers=(Compiler(("gcc",), ""),), flags=tuple(flags))
     kinds = [
         layer(3, 17, (3, 3), size=(9, 19), pads=(1, 1, 1, 1), residual="add"),
         layer(16, 16, (3, 2), size=(11, 33)),
     ]
-    for index, kind in enumerate(kinds):  # a library each: nothing but red zones around its tensors
-        graph = net([kind], index, f"net{index}")
-        folder, _ = emitted(graph, target, graph.samples(3))
-        program = build_program(folder, target, [folder / "test_main.c"])
-        assert run_program(program, target) == f"net{index}: 3 of 3 test vectors passed\n"
+    check_sanitizers(net, kinds, first(vnni, SYMBOL), emitted)
 
 
 def test_what_it_refuses(net: Any, layer: Any, vnni: Target) -> None:
@@ -104,7 +66,7 @@ def test_what_it_refuses(net: Any, layer: Any, vnni: Target) -> None:
         layer(8, 4, (1, 1), groups=2),
         layer(4, 4, (1, 1), pads=(0, 16, 0, 0)),
     ]
-    program = make_program(net(layers, 1).graph, first(vnni), "layers")
+    program = make_program(net(layers, 1).graph, first(vnni, SYMBOL), "layers")
     assert all(operation.kernel.symbol != SYMBOL for operation in program.operations)
     reasons = {r.reason for op in program.operations for r in op.refused if r.kernel.symbol == SYMBOL}
     assert reasons == {"groups, dilation, or a stride between columns", "16 columns or more are padded"}

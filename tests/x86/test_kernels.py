@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from float_layers import CHANNELS, Net, every_layer, run_guarded
+from one_kernel import run_sanitized
 
-from qcc.backends.c.build import build_program, library_sources, run_program
+from qcc.backends.c.build import library_sources
 from qcc.backends.c.run import load
 from qcc.backends.program import Program
 from qcc.backends.program import build_program as make_program
@@ -108,14 +109,8 @@ def test_rows_refuse_what_is_not_certified(vnni: Target) -> None:
 
 
 def test_library_runs_clean_under_sanitizers(vnni: Target, emitted: Emitted) -> None:
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    kept = tuple(flag for flag in vnni.flags if flag != "-O3")
-    target = replace(vnni, compilers=(Compiler(("gcc",), "install gcc"),), flags=(*kept, *flags))
     net = every_layer(4, 32)
-    samples = net.plan()
-    folder, _ = emitted(net, target, samples)
-    executable = build_program(folder, target, [folder / "test_main.c"])
-    assert run_program(executable, target) == "layers: 5 of 5 test vectors passed\n"
+    run_sanitized(net, vnni, emitted, net.plan())
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "zig"])

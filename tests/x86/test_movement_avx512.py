@@ -2,21 +2,20 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from one_kernel import run_sanitized
 
 sys.path.insert(0, str(Path(__file__).parent))
 from float_layers import Net, moving_layers, softmax_layers, table_layers
 from test_kernels import check, check_guarded
 
-from qcc.backends.c.build import build_program, run_program
 from qcc.backends.program import Program
 from qcc.backends.program import build_program as make_program
-from qcc.backends.target import Compiler, Target
+from qcc.backends.target import Target
 from qcc.backends.x86 import lookup, movement
 
 pytestmark = pytest.mark.compiler
@@ -60,14 +59,8 @@ def test_all_pairs(vnni: Target, emitted: Emitted) -> None:
 
 
 def test_library_runs_clean_under_sanitizers(vnni: Target, emitted: Emitted) -> None:
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    kept = tuple(flag for flag in vnni.flags if flag != "-O3")
-    target = replace(vnni, compilers=(Compiler(("gcc",), "install gcc"),), flags=(*kept, *flags))
     net = every_layer(2)
-    samples = net.plan()
-    folder, _ = emitted(net, target, samples)
-    executable = build_program(folder, target, [folder / "test_main.c"])
-    assert run_program(executable, target) == "layers: 5 of 5 test vectors passed\n"
+    run_sanitized(net, vnni, emitted, net.plan())
 
 
 def test_nothing_beyond_the_tensors_is_touched(vnni: Target, emitted: Emitted, tmp_path: Path) -> None:

@@ -1,29 +1,17 @@
 """The AVX512-VNNI convolution whose kernel rows leave one byte over: the interpreter's bytes for any shape, memory clean."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from one_kernel import check_bytes, check_sanitizers, check_threads, first
 
-from qcc.backends import parallel
-from qcc.backends.c.build import build_program, run_program
-from qcc.backends.c.emit import emit
-from qcc.backends.c.run import load
 from qcc.backends.program import build_program as make_program
-from qcc.backends.target import Compiler, Target
+from qcc.backends.target import Target
 from qcc.backends.x86 import stem
-from qcc.ir import interpreter
 
 pytestmark = pytest.mark.compiler
-
-
-def first(target: Target) -> Target:
-    """The target with these rows before all others, whatever they cost."""
-    rows = [replace(k, priority=100) if k.symbol == stem.SYMBOL else k for k in target.kernels]
-    return replace(target, kernels=tuple(rows))
 
 
 def shapes(layer: Any) -> list[Any]:
@@ -53,56 +41,30 @@ def shapes(layer: Any) -> list[Any]:
     ]
 
 
-def check(graph: Any, target: Target, emitted: Callable[..., Any]) -> None:
-    """All outputs equal the interpreter's, by the kernel under test where the plan has a certificate."""
-    samples = graph.samples(5)
-    folder, program = emitted(graph, target)
-    symbols = [operation.kernel.symbol for operation in program.operations]
-    assert symbols.count(stem.SYMBOL) >= len(symbols) * 2 // 3
-    got = load(folder, target).run(samples)
-    for name, y in interpreter.run(program.graph, samples).items():
-        np.testing.assert_array_equal(got[name], y, err_msg=name)
-
-
 def test_shapes(
     net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target, strict: Callable[..., Target]
 ) -> None:
-    check(net(shapes(layer), 1), strict(first(vnni)), emitted)
+    check_bytes(net(shapes(layer), 1), strict(first(vnni, stem.SYMBOL)), emitted, stem.SYMBOL)
 
 
 def test_threads(net: Any, layer: Any, vnni: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, and blocks of channels, shared however small they are."""
-    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
-        monkeypatch.setattr(parallel, name, -1e12)
     layers = [
         layer(3, 64, (3, 3), size=(25, 33), strides=(2, 2), pads=(1, 1, 1, 1)),
         layer(3, 192, (7, 7), size=(7, 20), strides=(2, 2)),
     ]
-    graph = net(layers, 4)
-    samples = graph.samples(3)
-    program = make_program(graph.graph, first(vnni), "net", threads=3)
-    assert [op.kernel.symbol for op in program.operations] == [stem.SYMBOL] * 2
-    assert [op.parts[0].extent[0] for op in program.operations] == ["rows", "channels"]
-    got = load(emit(program, tmp_path / "net"), first(vnni)).run(samples)
-    for name, y in interpreter.run(program.graph, samples).items():
-        np.testing.assert_array_equal(got[name], y, err_msg=name)
+    target, shared = first(vnni, stem.SYMBOL), ["rows", "channels"]
+    check_threads(net(layers, 4), target, stem.SYMBOL, shared, tmp_path, monkeypatch)
 
 
 def test_library_runs_clean_under_sanitizers(
     net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target
 ) -> None:
-    flags = [flag for flag in vnni.flags if flag != "-O3"]
-    flags += ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    target = replace(first(vnni), compilers=(Compiler(("gcc",), ""),), flags=tuple(flags))
     kinds = [
         layer(3, 64, (3, 3), size=(9, 19), strides=(2, 2), pads=(1, 1, 1, 1)),
         layer(3, 28, (7, 7), size=(8, 41), strides=(1, 2)),
     ]
-    for index, kind in enumerate(kinds):  # a library each: nothing but red zones around its tensors
-        graph = net([kind], index, f"net{index}")
-        folder, _ = emitted(graph, target, graph.samples(3))
-        program = build_program(folder, target, [folder / "test_main.c"])
-        assert run_program(program, target) == f"net{index}: 3 of 3 test vectors passed\n"
+    check_sanitizers(net, kinds, first(vnni, stem.SYMBOL), emitted)
 
 
 def test_what_it_refuses(net: Any, layer: Any, vnni: Target) -> None:
@@ -112,7 +74,7 @@ def test_what_it_refuses(net: Any, layer: Any, vnni: Target) -> None:
         layer(3, 64, (3, 3), size=(9, 9)),
         layer(3, 48, (3, 3), size=(9, 9), strides=(2, 2)),
     ]
-    program = make_program(net(layers, 1).graph, first(vnni), "layers")
+    program = make_program(net(layers, 1).graph, first(vnni, stem.SYMBOL), "layers")
     assert all(operation.kernel.symbol != stem.SYMBOL for operation in program.operations)
     reasons = [
         next(r.reason for r in op.refused if r.kernel.symbol == stem.SYMBOL) for op in program.operations

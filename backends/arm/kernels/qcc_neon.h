@@ -30,14 +30,7 @@
 #endif
 
 #include "qcc_neon_kernels.h"
-
-#define QCC_INLINE static inline __attribute__((always_inline))
-#define QCC_RARE static __attribute__((noinline, unused))
-#ifdef __clang__
-#define QCC_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define QCC_UNROLL _Pragma("GCC unroll 64")
-#endif
+#include "qcc_vectors.h"
 
 /* The first `count` (0 to 15) bytes; zeros behind them. */
 QCC_RARE int8x16_t qcc_load_few(const int8_t *x, int32_t count) {

@@ -21,7 +21,7 @@
 #ifndef QCC_NEON_CONV2D_H
 #define QCC_NEON_CONV2D_H
 
-#include "qcc_neon_image.h"
+#include "qcc_neon_tiles.h"
 
 #if defined(__aarch64__)
 #define QCC_CONV_ROWS 5
@@ -31,20 +31,6 @@
 #define QCC_CONV_ROWS 2
 #define QCC_CONV_EACH_ROWS(form, vectors) form(1, vectors) form(2, vectors)
 #endif
-
-/* The image as the tiles see it. */
-typedef struct {
-  ptrdiff_t pixel, row;           /* bytes from output pixel to pixel, from row to row */
-  int32_t runs, all_runs;         /* of a kernel row, of the filter */
-  int32_t chunks, quads;          /* whole 16 bytes of a run, and quads behind them */
-  ptrdiff_t run_step, line_step;  /* bytes from run to run; and more at the end of a kernel row */
-  ptrdiff_t tail;                 /* from a run to the 16 bytes that hold its last quads */
-  ptrdiff_t output_step, output_row;
-  int32_t channels, clamps;       /* of this block: up to 16; clamps: low and high are not those of int8 */
-  qcc_neon_output saturation;
-  const int8_t *weights;
-  const int32_t *bias, *skip_multiplier, *scale;
-} qcc_conv_image;
 
 /* A quad of all pixels. The next one's weights wait for its last sum: loaded earlier, they would take registers from sums. */
 #define QCC_QUAD(lane)                                                      \
@@ -92,19 +78,19 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
           QCC_QUAD(2);
           QCC_QUAD(3);
         }
-        if (image.quads) {
+        if (image.groups) {
           from = run + image.tail;
           QCC_UNROLL
           for (int r = 0; r < rows; ++r) {
             x[r] = vld1q_s8(from + r * pixel);
           }
-          if (image.quads == 4) {
+          if (image.groups == 4) {
             QCC_QUAD(0);
           }
-          if (image.quads >= 3) {
+          if (image.groups >= 3) {
             QCC_QUAD(1);
           }
-          if (image.quads >= 2) {
+          if (image.groups >= 2) {
             QCC_QUAD(2);
           }
           QCC_QUAD(3);
@@ -144,24 +130,8 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const qcc_conv
         const int32x4_t *q = acc + 4 * r, last = q[vectors - 1];
         y[r] = qcc_narrowed(q[0], vectors > 1 ? q[1] : last, vectors > 2 ? q[2] : last, last, 0, image.saturation);
       }
-      if (image.clamps) {
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r) {
-          y[r] = vminq_s8(vmaxq_s8(y[r], image.saturation.low), image.saturation.high);
-        }
-      }
-      const ptrdiff_t step = image.output_step;
-      if (image.channels == 4 * vectors) {
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r, output += step) {
-          qcc_store_bytes(output, y[r], 4 * vectors);
-        }
-      } else {
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r, output += step) {
-          qcc_store_few(output, y[r], image.channels);
-        }
-      }
+      qcc_store_tile(rows, vectors, &image, y, output);
+      output += rows * image.output_step;
     }
     if (first_skip) {
       first_skip += image.output_row;
@@ -203,57 +173,6 @@ static void qcc_conv_lines(int32_t vectors, const qcc_conv_image *image, const i
     }
   }
   sizes[few - 1](image, start, skip, output, tiles - more, lines);
-}
-
-QCC_INLINE void qcc_conv2d(const qcc_neon_conv2d_params *p, const int8_t *input, const int8_t *skip, const int8_t *weights,
-                           const int32_t *bias, const int32_t *skip_multiplier, const int32_t *scale, int8_t *output,
-                           int8_t *workspace) {
-  const int32_t height = (p->output_height - 1) * p->stride_height + (p->kernel_height - 1) * p->dilation_height + 1;
-  const int32_t reach = (p->output_width - 1) * p->stride_width + (p->kernel_width - 1) * p->dilation_width + 1;
-  const int joined = p->dilation_width == 1;
-  const int32_t run = (joined ? p->kernel_width : 1) * p->input_channels;
-  const int copied = run < 16 || p->pad_top > 0 || p->pad_left > 0 || height > p->input_height || reach > p->input_width;
-  const int32_t width = copied ? reach : p->input_width; /* of the image that the taps see */
-  const ptrdiff_t line = (ptrdiff_t)width * p->input_channels;
-  int32_t rows = p->output_height, columns = p->output_width;
-  if (p->stride_height == 1 && p->stride_width == 1 && p->kernel_height == 1 && p->kernel_width == 1 && width == columns) {
-    columns *= rows;
-    rows = 1;
-  }
-  qcc_conv_image image;
-  image.pixel = (ptrdiff_t)p->stride_width * p->input_channels;
-  image.row = p->stride_height * line;
-  image.runs = joined ? 1 : p->kernel_width;
-  image.all_runs = image.runs * p->kernel_height;
-  image.chunks = run / 16;
-  image.quads = (run % 16 + 3) / 4;
-  image.run_step = (ptrdiff_t)p->dilation_width * p->input_channels;
-  image.line_step = p->dilation_height * line - image.runs * image.run_step;
-  image.tail = run < 16 ? 4 * image.quads - 16 : run - 16;
-  image.output_step = p->output_step;
-  image.output_row = (ptrdiff_t)p->output_step * columns;
-  image.clamps = p->low > -128 || p->high < 127;
-  image.saturation = qcc_saturation(p->output_zero_point, p->low, p->high);
-  const ptrdiff_t quads = (ptrdiff_t)image.all_runs * (4 * image.chunks + image.quads);
-  for (int32_t n = 0; n < p->batch; ++n) {
-    const int8_t *from = input + (ptrdiff_t)n * p->input_height * p->input_width * p->input_channels;
-    const ptrdiff_t first = (ptrdiff_t)n * p->output_height * p->output_width * p->output_step;
-    if (copied) {
-      qcc_pad(p, from, workspace + 16, height, reach);
-      from = workspace + 16;
-    }
-    image.weights = weights;
-    for (int32_t o = 0; o < p->output_channels; o += 16) {
-      const int32_t channels = p->output_channels - o < 16 ? p->output_channels - o : 16;
-      const int32_t vectors = (channels + 3) / 4;
-      image.channels = channels;
-      image.bias = bias + o;
-      image.skip_multiplier = skip_multiplier ? skip_multiplier + o : NULL;
-      image.scale = scale + 2 * o;
-      qcc_conv_lines(vectors, &image, from, skip ? skip + first + o : NULL, output + first + o, columns, rows);
-      image.weights += quads * vectors * 16;
-    }
-  }
 }
 
 #endif

@@ -13,7 +13,8 @@
  * Reference: AvgPool2d.int_ref, ReduceMean.int_ref, ReduceSum.int_ref, Requantize.int_ref.
  */
 #include "qcc_neon_sum.h"
-#include "qcc_neon_window.h"
+#include "qcc_neon.h"
+#include "qcc_window.h"
 
 void qcc_s8_avg_pool2d_neon(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                             const int32_t *QCC_RESTRICT factors, const int32_t *QCC_RESTRICT scale,

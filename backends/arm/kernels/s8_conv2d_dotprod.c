@@ -6,5 +6,6 @@ void qcc_s8_conv2d_dotprod(const qcc_neon_conv2d_params *params, const int8_t *Q
                       const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                       const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale, int8_t *output,
                       void *workspace) {
-  qcc_conv2d(params, input, skip, weights, bias, skip_multiplier, scale, output, (int8_t *)workspace);
+  qcc_conv_blocks(4, 1, qcc_conv_lines, params, input, skip, weights, bias, skip_multiplier, scale, output,
+                  (int8_t *)workspace);
 }

@@ -18,27 +18,13 @@
  * up to 4 pixels of one line by 16 channels. Where there is no padding, 1x1 windows see the image as one line.
  * Reference: Conv2d.int_ref, Dense.int_ref, Add.int_ref, Requantize.int_ref.
  */
-#include "qcc_neon_image.h"
+#include "qcc_neon_tiles.h"
 
 #if !defined(__ARM_FEATURE_MATMUL_INT8)
 #error "this library needs a processor with int8 matrix products: compile with -march=armv8.2-a+dotprod+i8mm"
 #endif
 
 enum { MOST_ROWS = 4 };
-
-/* The image as the tiles see it. */
-typedef struct {
-  ptrdiff_t pixel, row;          /* bytes from output pixel to pixel, from row to row */
-  int32_t runs, all_runs;        /* of a kernel row, of the filter */
-  int32_t chunks, halves;        /* whole 16 bytes of a run, and halves behind them */
-  ptrdiff_t run_step, line_step; /* bytes from run to run; and more at the end of a kernel row */
-  ptrdiff_t tail;                /* from a run to the 16 bytes that hold its last halves */
-  ptrdiff_t output_step, output_row;
-  int32_t channels, clamps;      /* of this block: up to 16; clamps: low and high are not those of int8 */
-  qcc_neon_output saturation;
-  const int8_t *weights;
-  const int32_t *bias, *skip_multiplier, *scale;
-} conv_image;
 
 QCC_INLINE int8x16_t pairs(int8x16_t a, int8x16_t b, const int high) {
   const int64x2_t x = vreinterpretq_s64_s8(a), y = vreinterpretq_s64_s8(b);
@@ -80,9 +66,9 @@ QCC_INLINE int8x16_t in_turn(int8x16_t a, int8x16_t b, const int high) {
 }
 
 /* `tiles` tiles side by side in each of `lines` lines. */
-QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *shared, const int8_t *first,
+QCC_INLINE void conv_tiles(const int rows, const int vectors, const qcc_conv_image *shared, const int8_t *first,
                            const int8_t *first_skip, int8_t *first_output, int32_t tiles, int32_t lines) {
-  const conv_image image = *shared; /* in registers: stores of bytes might change what is in memory */
+  const qcc_conv_image image = *shared; /* in registers: stores of bytes might change what is in memory */
   const int two = rows > 2;
   for (; lines > 0; --lines, first += image.row, first_output += image.output_row) {
     const int8_t *start = first, *skip = first_skip;
@@ -109,9 +95,9 @@ QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *
           w = add_half(two, vectors, acc, x, w, 0);
           w = add_half(two, vectors, acc, x, w, 1);
         }
-        if (image.halves) {
+        if (image.groups) {
           load_rows(rows, x, run + image.tail, pixel);
-          if (image.halves == 2) {
+          if (image.groups == 2) {
             w = add_half(two, vectors, acc, x, w, 0);
           }
           w = add_half(two, vectors, acc, x, w, 1);
@@ -161,24 +147,8 @@ QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *
         y[2 * p] = vreinterpretq_s8_s16(vuzp1q_s16(vreinterpretq_s16_s8(low), vreinterpretq_s16_s8(high)));
         y[2 * p + 1] = vreinterpretq_s8_s16(vuzp2q_s16(vreinterpretq_s16_s8(low), vreinterpretq_s16_s8(high)));
       }
-      if (image.clamps) {
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r) {
-          y[r] = vminq_s8(vmaxq_s8(y[r], image.saturation.low), image.saturation.high);
-        }
-      }
-      const ptrdiff_t step = image.output_step;
-      if (image.channels == 4 * vectors) {
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r, output += step) {
-          qcc_store_bytes(output, y[r], 4 * vectors);
-        }
-      } else {
-        QCC_UNROLL
-        for (int r = 0; r < rows; ++r, output += step) {
-          qcc_store_few(output, y[r], image.channels);
-        }
-      }
+      qcc_store_tile(rows, vectors, &image, y, output);
+      output += rows * image.output_step;
     }
     if (first_skip) {
       first_skip += image.output_row;
@@ -186,11 +156,11 @@ QCC_INLINE void conv_tiles(const int rows, const int vectors, const conv_image *
   }
 }
 
-typedef void conv_function(const conv_image *, const int8_t *, const int8_t *, int8_t *, int32_t, int32_t);
+typedef void conv_function(const qcc_conv_image *, const int8_t *, const int8_t *, int8_t *, int32_t, int32_t);
 
 /* The same with sizes known to the compiler, so that the sums stay in registers. */
 #define CONV_FUNCTION(rows, vectors)                                                                                      \
-  static void tiles_##rows##x##vectors(const conv_image *image, const int8_t *start, const int8_t *skip, int8_t *output, \
+  static void tiles_##rows##x##vectors(const qcc_conv_image *image, const int8_t *start, const int8_t *skip, int8_t *output, \
                                        int32_t tiles, int32_t lines) {                                                    \
     conv_tiles(rows, vectors, image, start, skip, output, tiles, lines);                                                  \
   }
@@ -204,7 +174,7 @@ CONV_SIZES(3)
 CONV_SIZES(4)
 
 /* `lines` lines of output pixels: whole tiles, then a smaller one. */
-static void conv_lines(int32_t vectors, const conv_image *image, const int8_t *start, const int8_t *skip, int8_t *output,
+static void conv_lines(int32_t vectors, const qcc_conv_image *image, const int8_t *start, const int8_t *skip, int8_t *output,
                        int32_t width, int32_t lines) {
   conv_function *const *sizes =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
@@ -223,52 +193,6 @@ void qcc_s8_conv2d_i8mm(const qcc_neon_conv2d_params *params, const int8_t *QCC_
                         const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                         const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale, int8_t *output,
                         void *workspace) {
-  const qcc_neon_conv2d_params *p = params;
-  const int32_t height = (p->output_height - 1) * p->stride_height + (p->kernel_height - 1) * p->dilation_height + 1;
-  const int32_t reach = (p->output_width - 1) * p->stride_width + (p->kernel_width - 1) * p->dilation_width + 1;
-  const int joined = p->dilation_width == 1;
-  const int32_t run = (joined ? p->kernel_width : 1) * p->input_channels;
-  const int copied = run < 16 || p->pad_top > 0 || p->pad_left > 0 || height > p->input_height || reach > p->input_width;
-  const int32_t width = copied ? reach : p->input_width; /* of the image that the taps see */
-  const ptrdiff_t line = (ptrdiff_t)width * p->input_channels;
-  int8_t *image_copy = (int8_t *)workspace + 16;
-  int32_t rows = p->output_height, columns = p->output_width;
-  if (p->stride_height == 1 && p->stride_width == 1 && p->kernel_height == 1 && p->kernel_width == 1 && width == columns) {
-    columns *= rows;
-    rows = 1;
-  }
-  conv_image image;
-  image.pixel = (ptrdiff_t)p->stride_width * p->input_channels;
-  image.row = p->stride_height * line;
-  image.runs = joined ? 1 : p->kernel_width;
-  image.all_runs = image.runs * p->kernel_height;
-  image.chunks = run / 16;
-  image.halves = (run % 16 + 7) / 8;
-  image.run_step = (ptrdiff_t)p->dilation_width * p->input_channels;
-  image.line_step = p->dilation_height * line - image.runs * image.run_step;
-  image.tail = run < 16 ? 8 * image.halves - 16 : run - 16;
-  image.output_step = p->output_step;
-  image.output_row = (ptrdiff_t)p->output_step * columns;
-  image.clamps = p->low > -128 || p->high < 127;
-  image.saturation = qcc_saturation(p->output_zero_point, p->low, p->high);
-  const ptrdiff_t halves = (ptrdiff_t)image.all_runs * (2 * image.chunks + image.halves);
-  for (int32_t n = 0; n < p->batch; ++n) {
-    const int8_t *from = input + (ptrdiff_t)n * p->input_height * p->input_width * p->input_channels;
-    const ptrdiff_t first = (ptrdiff_t)n * p->output_height * p->output_width * p->output_step;
-    if (copied) {
-      qcc_pad(p, from, image_copy, height, reach);
-      from = image_copy;
-    }
-    image.weights = weights;
-    for (int32_t o = 0; o < p->output_channels; o += 16) {
-      const int32_t channels = p->output_channels - o < 16 ? p->output_channels - o : 16;
-      const int32_t vectors = (channels + 3) / 4;
-      image.channels = channels;
-      image.bias = bias + 2 * o;
-      image.skip_multiplier = skip_multiplier ? skip_multiplier + 2 * o : NULL;
-      image.scale = scale + 4 * o;
-      conv_lines(vectors, &image, from, skip ? skip + first + o : NULL, output + first + o, columns, rows);
-      image.weights += halves * vectors * 32;
-    }
-  }
+  qcc_conv_blocks(8, 2, conv_lines, params, input, skip, weights, bias, skip_multiplier, scale, output,
+                  (int8_t *)workspace);
 }

@@ -121,17 +121,8 @@ void qcc_f32_depthwise_conv2d_scalar(const qcc_f32_conv2d_params *params, const 
                                      const float *QCC_RESTRICT weights, const float *QCC_RESTRICT bias,
                                      float *QCC_RESTRICT output);
 
-typedef struct {
-  int32_t batch;
-  int32_t input_height, input_width, input_channels;
-  int32_t output_height, output_width, output_channels;
-  int32_t kernel_height, kernel_width;
-  int32_t stride_height, stride_width;
-  int32_t dilation_height, dilation_width;
-  int32_t pad_top, pad_left; /* rows and columns cut off before the output */
-  int32_t groups;
-  float low, high;
-} qcc_f32_conv_transpose2d_params;
+/* pad_top, pad_left: rows and columns cut off before the output. */
+typedef qcc_f32_conv2d_params qcc_f32_conv_transpose2d_params;
 
 /* weights: packed as for qcc_f32_conv2d_scalar. */
 void qcc_f32_conv_transpose2d_scalar(const qcc_f32_conv_transpose2d_params *params, const float *QCC_RESTRICT input,

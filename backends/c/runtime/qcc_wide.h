@@ -2,20 +2,21 @@
  *
  * The fields input_bytes, skip_bytes, a_bytes, b_bytes and output_bytes are 1 for int8 and 2 for int16. int16 is
  * symmetric: its zero_point is 0. Sums are 64 bits wide. Where they may pass 32, the compiler chose multipliers of fewer
- * bits, so that acc * multiplier stays within 64. The rest is as in qcc_kernels.h.
+ * bits, so that acc * multiplier stays within 64. The rest is as in qcc_kernels.h; kernels whose tensors all have one type have
+ * the params of their counterparts in qcc_integer.h.
  */
 #ifndef QCC_WIDE_H
 #define QCC_WIDE_H
 
-#include "qcc_kernels.h"
+#include "qcc_integer.h"
 #include "qcc_requantize.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* So many products of int16 and weights in [-127, 127] add up within int32, whatever they are: 512 * 127 * 2^15. */
-#define QCC_WIDE_RUN 512
+/* So many products of int16 and int8 add up within int32, whatever they are: 480 * 2^7 * 2^15. */
+#define QCC_WIDE_RUN 480
 
 static inline int32_t qcc_wide_load(const void *data, ptrdiff_t index, int32_t bytes) {
   return bytes == 2 ? ((const int16_t *)data)[index] : ((const int8_t *)data)[index];
@@ -145,10 +146,7 @@ void qcc_wide_requantize_scalar(const qcc_wide_requantize_params *params, const 
                                 const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
                                 void *output);
 
-typedef struct {
-  int32_t rows;
-  int32_t channels; /* tables: 1 for all elements, or one for each channel */
-} qcc_wide_table_params;
+typedef qcc_table_params qcc_wide_table_params;
 
 /* table: int16[channels][256], entry x + 128. */
 void qcc_wide_table_scalar(const qcc_wide_table_params *params, const int8_t *QCC_RESTRICT input,
@@ -156,15 +154,7 @@ void qcc_wide_table_scalar(const qcc_wide_table_params *params, const int8_t *QC
 
 /* ---------------------------------------------------------------- pooling and reductions */
 
-typedef struct {
-  int32_t batch;
-  int32_t input_height, input_width, channels;
-  int32_t output_height, output_width;
-  int32_t kernel_height, kernel_width;
-  int32_t stride_height, stride_width;
-  int32_t dilation_height, dilation_width;
-  int32_t pad_top, pad_left;
-} qcc_wide_max_pool2d_params;
+typedef qcc_max_pool2d_params qcc_wide_max_pool2d_params;
 
 void qcc_s16_max_pool2d_scalar(const qcc_wide_max_pool2d_params *params, const int16_t *QCC_RESTRICT input,
                                int16_t *QCC_RESTRICT output);
@@ -224,31 +214,20 @@ void qcc_wide_reduce_sum_scalar(const qcc_wide_reduce_sum_params *params, const 
                                 const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
                                 void *QCC_RESTRICT output);
 
-typedef struct {
-  int32_t minimum; /* 0: the largest element, 1: the smallest */
-  int32_t kept[3], kept_strides[3];
-  int32_t reduced[3], reduced_strides[3];
-} qcc_wide_reduce_extreme_params;
+typedef qcc_reduce_extreme_params qcc_wide_reduce_extreme_params;
 
 void qcc_s16_reduce_extreme_scalar(const qcc_wide_reduce_extreme_params *params, const int16_t *QCC_RESTRICT input,
                                    int16_t *QCC_RESTRICT output);
 
 /* ---------------------------------------------------------------- accumulators in memory, softmax */
 
-typedef struct {
-  int32_t rows;
-  int32_t input_channels, output_channels;
-} qcc_wide_dense_accumulator_params;
+typedef qcc_dense_accumulator_params qcc_wide_dense_accumulator_params;
 
 void qcc_wide_dense_accumulator_scalar(const qcc_wide_dense_accumulator_params *params,
                                        const int16_t *QCC_RESTRICT input, const int8_t *QCC_RESTRICT weights,
                                        const int64_t *QCC_RESTRICT bias, int64_t *QCC_RESTRICT output);
 
-typedef struct {
-  int32_t kept[3], kept_strides[3];
-  int32_t reduced[3], reduced_strides[3];
-  int32_t bias; /* 0, as the input is symmetric */
-} qcc_wide_reduce_sum_accumulator_params;
+typedef qcc_reduce_sum_accumulator_params qcc_wide_reduce_sum_accumulator_params;
 
 void qcc_wide_reduce_sum_accumulator_scalar(const qcc_wide_reduce_sum_accumulator_params *params,
                                             const int16_t *QCC_RESTRICT input, int64_t *QCC_RESTRICT output);

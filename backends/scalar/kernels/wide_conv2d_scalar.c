@@ -2,7 +2,7 @@
  *
  * input    int8 or int16 [batch][input_height][input_width][input_channels]
  * skip     int8 or int16, shape of the output, or NULL
- * weights  int8[output_channels][kernel_height][kernel_width][input_channels / groups], within [-127, 127]
+ * weights  int8[output_channels][kernel_height][kernel_width][input_channels / groups]
  * bias     int64[output_channels], the zero_point of the input folded in
  * skip_multiplier  int32[output_channels], or NULL
  * multiplier, shift  int32[output_channels]

@@ -2,7 +2,7 @@
  *
  * input    int8 or int16 [batch][input_height][input_width][channels]
  * skip     int8 or int16, shape of the output, or NULL
- * weights  int8[kernel_height][kernel_width][channels], within [-127, 127]
+ * weights  int8[kernel_height][kernel_width][channels]
  * bias     int64[channels], the zero_point of the input folded in
  * skip_multiplier  int32[channels], or NULL
  * multiplier, shift  int32[channels]

@@ -10,6 +10,7 @@
  * Reference: Concat in qcc/ir/ops/rearrange.py; int_ref of the ops from which strides and tables are read.
  */
 #include "qcc_avx512_lanes.h"
+#include "qcc_runs.h"
 
 /* `count` runs of a number of bytes that the compiler knows. */
 QCC_INLINE void copy_sized(const size_t bytes, int8_t *to, ptrdiff_t to_step, const int8_t *from, ptrdiff_t from_step,
@@ -27,7 +28,7 @@ static void copy_long(int8_t *to, const int8_t *from, ptrdiff_t bytes) {
 }
 
 static void copy_runs(int8_t *to, ptrdiff_t to_step, const int8_t *from, ptrdiff_t from_step, ptrdiff_t bytes,
-                      ptrdiff_t count) {
+                      int32_t count) {
   if (to_step == bytes && from_step == bytes) {
     bytes *= count;
     count = 1;
@@ -57,40 +58,11 @@ static void copy_runs(int8_t *to, ptrdiff_t to_step, const int8_t *from, ptrdiff
 void qcc_concat_avx512(const qcc_concat_params *params, const void *const *inputs,
                        const int32_t *QCC_RESTRICT block_bytes, const void *QCC_RESTRICT constant,
                        void *QCC_RESTRICT output) {
-  const int8_t *constants = (const int8_t *)constant;
-  int8_t *to = (int8_t *)output;
-  ptrdiff_t total = 0;
-  for (int32_t k = 0; k < params->inputs; ++k) {
-    total += block_bytes[k];
-  }
-  for (int32_t k = 0; k < params->inputs; ++k) {
-    const int32_t bytes = block_bytes[k];
-    const int8_t *from = (const int8_t *)inputs[k];
-    if (from == NULL) {
-      from = constants;
-      constants += (ptrdiff_t)bytes * params->blocks;
-    }
-    copy_runs(to, total, from, bytes, bytes, params->blocks);
-    to += bytes;
-  }
+  qcc_concat_runs(copy_runs, params, inputs, block_bytes, constant, output);
 }
 
 void qcc_s8_copy_avx512(const qcc_copy_params *params, const void *QCC_RESTRICT input, void *QCC_RESTRICT output) {
-  const int32_t *shape = params->shape, *strides = params->strides;
-  const int8_t *from = (const int8_t *)input + params->offset;
-  int8_t *to = (int8_t *)output;
-  for (int32_t i0 = 0; i0 < shape[0]; ++i0) {
-    for (int32_t i1 = 0; i1 < shape[1]; ++i1) {
-      for (int32_t i2 = 0; i2 < shape[2]; ++i2) {
-        for (int32_t i3 = 0; i3 < shape[3]; ++i3) {
-          const ptrdiff_t at = (ptrdiff_t)i0 * strides[0] + (ptrdiff_t)i1 * strides[1] + (ptrdiff_t)i2 * strides[2] +
-                               (ptrdiff_t)i3 * strides[3];
-          copy_runs(to, shape[5], from + at, strides[4], shape[5], shape[4]);
-          to += (ptrdiff_t)shape[4] * shape[5];
-        }
-      }
-    }
-  }
+  qcc_copy_axes(copy_runs, params, input, output);
 }
 
 static void fill_long(int8_t *to, __m512i value, ptrdiff_t bytes) {

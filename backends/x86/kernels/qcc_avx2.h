@@ -13,22 +13,9 @@
 #error "this library needs a processor with AVX2: compile with -mavx2"
 #endif
 
-/* gcc 12, as C++, warns of what its own header leaves undefined on purpose (its bug 105593). */
-#if defined(__cplusplus) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#if defined(__cplusplus) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-
 #include "qcc_avx2_kernels.h"
-
-#define QCC_INLINE static inline __attribute__((always_inline))
-#define QCC_RARE static __attribute__((noinline, unused))
-#define QCC_UNROLL _Pragma("GCC unroll 64")
+#include "qcc_vectors.h"
+#include "qcc_x86.h"
 
 QCC_INLINE __m256i qcc_load(const void *x) { return _mm256_loadu_si256((const __m256i *)x); }
 

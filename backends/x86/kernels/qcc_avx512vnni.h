@@ -13,25 +13,9 @@
 #error "this library needs a processor with AVX512-VNNI: compile with -mavx512f -mavx512bw -mavx512vl -mavx512vnni"
 #endif
 
-/* gcc 12, as C++, warns of what its own header leaves undefined on purpose (its bug 105593). */
-#if defined(__cplusplus) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#if defined(__cplusplus) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-
+#include "qcc_vectors.h"
+#include "qcc_x86.h"
 #include "qcc_x86_kernels.h"
-
-#define QCC_INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define QCC_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define QCC_UNROLL _Pragma("GCC unroll 64")
-#endif
 
 /* Where the uses of a vector are few, gcc would read it from memory for each of them, and loads would be the limit. */
 #define QCC_IN_REGISTER(x) __asm__("" : "+v"(x))

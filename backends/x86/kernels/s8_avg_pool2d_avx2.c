@@ -13,7 +13,8 @@
  * Reference: AvgPool2d.int_ref, ReduceMean.int_ref, ReduceSum.int_ref, Requantize.int_ref.
  */
 #include "qcc_avx2_sum.h"
-#include "qcc_avx2_window.h"
+#include "qcc_avx2.h"
+#include "qcc_window.h"
 
 void qcc_s8_avg_pool2d_avx2(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                             const int32_t *QCC_RESTRICT factors, const float *QCC_RESTRICT scale,

@@ -13,6 +13,7 @@
  * Reference: AvgPool2d.int_ref, ReduceMean.int_ref, ReduceSum.int_ref, Requantize.int_ref.
  */
 #include "qcc_avx512_lanes.h"
+#include "qcc_window.h"
 
 void qcc_s8_avg_pool2d_avx512vnni(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                                   const int32_t *QCC_RESTRICT factors, const float *QCC_RESTRICT scale,

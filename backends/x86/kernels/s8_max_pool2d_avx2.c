@@ -6,7 +6,8 @@
  * Each window holds an element of the image.
  * Reference: MaxPool2d.int_ref.
  */
-#include "qcc_avx2_window.h"
+#include "qcc_avx2.h"
+#include "qcc_window.h"
 
 /* Rows and columns of a window, `row_step` and `step` bytes apart. */
 typedef struct {

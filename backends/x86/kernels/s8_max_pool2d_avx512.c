@@ -8,6 +8,7 @@
  * Reference: MaxPool2d.int_ref.
  */
 #include "qcc_avx512_lanes.h"
+#include "qcc_window.h"
 
 /* What is outside counts as the nearest element on the image, which is in the window too. */
 QCC_INLINE ptrdiff_t nearest(int32_t at, int32_t size) { return at < 0 ? 0 : at < size ? at : size - 1; }
