@@ -16,6 +16,7 @@ from qcc.passes import (
     # float to annotated graph
     fuse_epilogues,
     equalize,
+    migrate_scales,
     calibrate,
     choose_qparams,
     correct_bias,
@@ -47,6 +48,7 @@ __all__ = [
     "fold_zero_points",
     "fuse_epilogues",
     "layout",
+    "migrate_scales",
     "plan_accumulators",
     "quantize_ops",
     "remove_dead_channels",

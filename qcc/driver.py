@@ -167,6 +167,12 @@ def _calibrating(options: CompileOptions) -> tuple[str, str]:
     return calibrate, _pass("choose-qparams", qspec, *_choices(options))
 
 
+def _scaling(options: CompileOptions) -> tuple[str, str]:
+    """The passes that scale channels of the float graph, as text."""
+    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    return _pass("equalize", *_choices(options)), _pass("migrate-scales", qspec, *_choices(options))
+
+
 def _choices(options: CompileOptions) -> tuple[str, str]:
     """What is held in 16 bits, and what stays in float, as options of a pass."""
     return _names("int16", options.int16), _names("floats", options.float_nodes)
@@ -181,7 +187,7 @@ def quantize_pipeline(options: CompileOptions) -> str:
         (
             "adopt-qparams",
             "fuse-epilogues",
-            *((_pass("equalize", *_choices(options)),) if options.corrections and not from_file else ()),
+            *(_scaling(options) if options.corrections and not from_file else ()),
             *_calibrating(options),
             *(("correct-bias", "round-weights") if options.corrections else ()),
             _pass(
