@@ -21,9 +21,9 @@ _FEWEST = 8
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with constant weights about to be run. ``quantized``: its operand as it will be.
+    """A node with constant weights about to be run. ``quantized``: its operand as it will be, samples along axis 0.
 
-    ``settle`` runs the node, with the weights it has now, and gives its mean error for each sample and channel,
+    An operand of a batch of its own, which samples cannot join, counts as that many samples. ``settle`` runs the node, with the weights it has now, and gives its mean error for each sample and channel,
     float64[N, C]: float result minus quantized one.
     """
 
@@ -51,15 +51,21 @@ def layers(reference: Graph, graph: Graph, samples: Arrays, ctx: PassContext, wh
 
             def settle(source: Node = source, node: Node = node) -> NDArray[np.float64]:
                 quantized.step(node)
-                y, found = real.array(source.output), quantized.array(node.output)
+                y, found = _by_sample(real, source.output), _by_sample(quantized, node.output)
                 error = (y - found).reshape(len(y), -1, y.shape[-1])
                 return np.asarray(error.mean(axis=1, dtype=np.float64))
 
-            yield Layer(node, quantized.array(node.input(0)), settle)
+            yield Layer(node, _by_sample(quantized, node.input(0)), settle)
             quantized.step(node)
         real.forget(source)
         quantized.forget(node)
         ctx.progress(what, number, len(graph.nodes))
+
+
+def _by_sample(walk: Execution, value: Value) -> NDArray[np.float32]:
+    """What ``value`` holds as [N, ...], of the rank of its type, or [N, C] for a vector."""
+    shape = value.type.shape
+    return walk.array(value).reshape(-1, *(shape[1:] if len(shape) > 1 else shape))
 
 
 def weight_of(node: Node) -> Value | None:
