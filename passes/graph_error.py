@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log10
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.ir import interpreter
 from qcc.ir.graph import Graph, Value
 from qcc.ir.ops.shape import Reshape
 from qcc.ir.ops.softmax import Softmax
 from qcc.passes.base import Note, PassContext
-from qcc.passes.layerwise import sample_count
+from qcc.passes.layerwise import interpret, sample_count
 
 Arrays = dict[str, NDArray[np.float32]]
 _JUDGED_MACS = 1e10  # of the samples, in each run of the graph
-Run = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class GraphError:
         if not samples or ctx.resources.get("has_own_qparams"):
             return None
         samples = {name: array[: sample_count(graph, array, _JUDGED_MACS)] for name, array in samples.items()}
-        runner = ctx.resources.get("runner", _interpret)
+        runner = ctx.resources.get("runner", interpret)
 
         def run(graph: Graph, fake_quant: bool, inputs: Arrays) -> Arrays:
             return _centred(graph, runner(_before_softmax(graph), fake_quant=fake_quant)(inputs))
@@ -87,10 +85,6 @@ def declined(graph: Graph, rule: str, ctx: PassContext) -> Note:
 def decibels(noise: float) -> float:
     """SQNR in dB of a ratio of noise to signal."""
     return -10 * log10(noise) if noise > 0 else inf
-
-
-def _interpret(graph: Graph, *, fake_quant: bool) -> Run:
-    return lambda inputs: interpreter.run(graph, inputs, fake_quant=fake_quant)
 
 
 def _measured(value: Value) -> tuple[Value, Softmax | None]:

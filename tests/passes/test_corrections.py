@@ -97,7 +97,7 @@ def test_bias_correction_brings_the_mean_error_to_zero() -> None:
     corrected, result = run_pass(plain, "correct-bias{shrink=false}", **ctx.resources)
     assert result.changed
     for layer in layers(plain, corrected.clone(), error.samples, PassContext(), ""):
-        found = np.abs(layer.settle().mean(axis=0)).max()
+        found = np.abs(layer.errors().mean(axis=0)).max()
         qparams = (
             layer.node.output.type.qparams
         )  # what is rounded right away is rounded anew with the new bias
