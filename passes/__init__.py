@@ -16,6 +16,7 @@ from qcc.passes import (
     # float to annotated graph
     fuse_epilogues,
     equalize,
+    absorb_bias,
     calibrate,
     choose_qparams,
     correct_bias,
@@ -33,6 +34,7 @@ from qcc.passes import (
 # isort: on
 
 __all__ = [
+    "absorb_bias",
     "analyze_mse",
     "calibrate",
     "canonicalize",

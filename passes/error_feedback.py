@@ -55,15 +55,16 @@ def _feedback(w: Reals, lower: Reals, scale: Reals, limit: int) -> Reals:
 
 
 def _descend(w: Reals, h: Reals, scale: Reals, limit: int, q: Reals, sweeps: int) -> Reals:
-    """Coordinate descent; the error of no row grows."""
+    """Coordinate descent in the same order; the error of no row grows."""
     gradient = h @ (w - q * scale[:, None]) if sweeps else w
     for _ in range(sweeps):
         moved = False
-        for start in range(0, w.shape[1], _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for end in range(w.shape[1], 0, -_BLOCK):
+            start = max(0, end - _BLOCK)
+            block = slice(start, end)
             own, steps = gradient[:, block], np.zeros_like(w[:, block])
             inner = h[:, block, block]
-            for k in range(own.shape[1]):
+            for k in reversed(range(end - start)):
                 code = q[:, start + k]
                 best = np.rint(code + own[:, k] / (inner[:, k, k, None] * scale))
                 step = np.clip(best, -limit, limit) - code

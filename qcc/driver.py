@@ -181,7 +181,11 @@ def quantize_pipeline(options: CompileOptions) -> str:
         (
             "adopt-qparams",
             "fuse-epilogues",
-            *((_pass("equalize", *_choices(options)),) if options.corrections and not from_file else ()),
+            *(
+                _pass(n, *_choices(options))
+                for n in ("equalize", "absorb-bias")
+                if options.corrections and not from_file
+            ),
             *_calibrating(options),
             *(("correct-bias", "round-weights") if options.corrections else ()),
             _pass(
