@@ -17,6 +17,7 @@ from qcc.passes import (
     fuse_epilogues,
     equalize,
     migrate_scales,
+    absorb_bias,
     calibrate,
     choose_qparams,
     correct_bias,
@@ -34,6 +35,7 @@ from qcc.passes import (
 # isort: on
 
 __all__ = [
+    "absorb_bias",
     "analyze_mse",
     "calibrate",
     "canonicalize",

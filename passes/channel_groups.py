@@ -142,6 +142,8 @@ def _tie_moved(ties: _Ties, node: Node, operands: list[Value]) -> bool:
         if value is None or value.is_constant:
             return False
         arrays.append(np.broadcast_to(ties.ids(value).astype(np.float64), value.type.shape))
+    if np.any(node.op.float_ref(*(np.zeros_like(a) for a in arrays))):  # a padding other than 0
+        return False
     moved = np.asarray(node.op.float_ref(*arrays)).reshape(-1, ties.ids(node.output).size).astype(np.intp)
     largest = moved.max(axis=0)
     if ((moved != largest) & (moved > 0)).any() or moved.min() < 0:  # 0 is padding, which any scale suits

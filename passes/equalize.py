@@ -56,6 +56,8 @@ class Equalize(Pass):
         if error is None:
             return PassResult(False, (declined(graph, self.name, ctx),))
         clusters = _clusters(graph, error.samples, self.margin, ctx)
+        if not clusters:
+            return PassResult(False, (Note(graph.outputs[0].name, self.name, False, "no channels to scale"),))
         before = self._noise(graph, error, ctx)
         best, best_graph, best_notes = before, None, list[Note]()
         for strongest in (1.0, 0.5):
@@ -134,6 +136,8 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) ->
     groups = channel_groups(graph)
     observe = ctx.resources.get("channel_observer_factory", _interpret)(graph, _computed(graph))
     measured = _measure(observe, groups, _some(graph, samples))
+    if not all(np.isfinite(peak).all() for peak, _, _ in measured.values()):
+        return []
     root = _roots(graph, groups)
     share = np.zeros(groups.count)
     for value in _computed(graph):

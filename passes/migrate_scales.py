@@ -14,12 +14,12 @@ from qcc.ir.ops.dense import MatMul
 from qcc.ir.qspec import QSpec
 from qcc.passes.absorbing import Division, NotAbsorbedError, absorb
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.calibrate import Calibrate
 from qcc.passes.channel_groups import FIXED, channel_groups, linear_weight
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.graph_error import Arrays, GraphError, declined
 from qcc.passes.graph_statistics import Batch, Observe
 from qcc.passes.rewrite import sole_user_problem
+from qcc.passes.trial import trial_noise
 
 Reals = NDArray[np.float64]
 
@@ -75,17 +75,12 @@ class MigrateScales(Pass):
         if not changed:
             notes.append(Note(graph.outputs[0].name, self.name, False, "no channels to scale"))
             return PassResult(False, tuple(notes))
-        note = error.note(graph, self.name, *(self._noise(g, error, ctx) for g in (graph, candidate)))
+        choices = ChooseQParams(qspec=self.qspec, int16=self.int16, floats=self.floats)
+        before, after = (
+            trial_noise(g, error, error.samples, ctx, choices, self.observer) for g in (graph, candidate)
+        )
+        note = error.note(graph, self.name, before, after)
         return PassResult(True, (*notes, note), candidate) if note.applied else PassResult(False, (note,))
-
-    def _noise(self, graph: Graph, error: GraphError, ctx: PassContext) -> float:
-        """Of ``graph`` after calibration and choose-qparams on the samples."""
-        shared = {k: v for k, v in ctx.resources.items() if k == "observer_factory"}
-        trial = PassContext({**shared, "calibration": [error.samples]})
-        copy = graph.clone()
-        Calibrate(observer=self.observer, qspec=self.qspec).run(copy, trial)
-        ChooseQParams(qspec=self.qspec, int16=self.int16, floats=self.floats).run(copy, trial)
-        return error.noise(copy)
 
 
 @dataclass

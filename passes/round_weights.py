@@ -9,7 +9,7 @@ from qcc.ir.graph import Graph
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.error_feedback import output_error, round_with_feedback
 from qcc.passes.graph_error import GraphError, decibels, declined
-from qcc.passes.layerwise import Layer, add_to_bias, layers, set_weights, shrunk_mean
+from qcc.passes.layerwise import Layer, layers, set_weights, shrunk_mean
 from qcc.passes.moments import covariance
 
 
@@ -39,7 +39,7 @@ class RoundWeights(Pass):
         rounded, notes = graph.clone(), []
         for layer in layers(error.source, rounded, error.samples, ctx, "rounding weights"):
             notes.append(self._round(rounded, layer))
-            add_to_bias(rounded, layer.node, shrunk_mean(layer.settle()))
+            layer.add_to_bias(shrunk_mean(layer.errors()))
         note = error.note(graph, self.name, error.noise(graph), error.noise(rounded))
         if not note.applied:
             return PassResult(False, (note,))

@@ -167,10 +167,14 @@ def _calibrating(options: CompileOptions) -> tuple[str, str]:
     return calibrate, _pass("choose-qparams", qspec, *_choices(options))
 
 
-def _scaling(options: CompileOptions) -> tuple[str, str]:
-    """The passes that scale channels of the float graph, as text."""
+def _shaping(options: CompileOptions) -> tuple[str, ...]:
+    """The passes that scale and shift channels of the float graph, as text."""
     qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
-    return _pass("equalize", *_choices(options)), _pass("migrate-scales", qspec, *_choices(options))
+    return (
+        _pass("equalize", *_choices(options)),
+        _pass("migrate-scales", qspec, *_choices(options)),
+        _pass("absorb-bias", *_choices(options)),
+    )
 
 
 def _choices(options: CompileOptions) -> tuple[str, str]:
@@ -187,7 +191,7 @@ def quantize_pipeline(options: CompileOptions) -> str:
         (
             "adopt-qparams",
             "fuse-epilogues",
-            *(_scaling(options) if options.corrections and not from_file else ()),
+            *(_shaping(options) if options.corrections and not from_file else ()),
             *_calibrating(options),
             *(("correct-bias", "round-weights") if options.corrections else ()),
             _pass(

@@ -50,7 +50,7 @@ class CompileOptions:
     name: str | None = None
     float_pipeline: str = "float"
     observer: str = "observer=min-max"
-    corrections: bool = False
+    corrections: bool = True
     qspec: str = ""
     rounding: Literal["ties_up", "tflite", "onnx"] = "ties_up"
     int16: tuple[str, ...] = ()
