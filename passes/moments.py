@@ -23,11 +23,7 @@ def covariance(node: Node, x: NDArray[np.float32]) -> Reals | None:
     expected squared error (Schaefer and Strimmer 2005, table 1, target D), the samples being what is independent:
     the positions of one image are not.
     """
-    rule = node.op.quant_rule()
-    assert rule.weight is not None
-    weight = node.input(rule.weight).type
-    k = weight.elements // weight.shape[rule.weight_axis]
-    rows = node.op.weight_rows(x, weight, max(FEWEST_POSITIONS, -(-ROWS * k // len(x))))
+    rows = sampled_rows(node, x)
     if rows is None:
         return None
     n, positions, groups, k = rows.shape
@@ -44,6 +40,15 @@ def covariance(node: Node, x: NDArray[np.float32]) -> Reals | None:
     ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + 1e-30
     np.einsum("gkk->gk", found)[:] = diagonal + ridge
     return np.asarray(found * peak**2)
+
+
+def sampled_rows(node: Node, x: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """float32[N, P, G, K]: as many of those rows as moments need; None where the op does not know them."""
+    rule = node.op.quant_rule()
+    assert rule.weight is not None
+    weight = node.input(rule.weight).type
+    k = weight.elements // weight.shape[rule.weight_axis]
+    return node.op.weight_rows(x, weight, max(FEWEST_POSITIONS, -(-ROWS * k // len(x))))
 
 
 def _shrinkage(mean: Reals, diagonal: Reals, centred: NDArray[np.float32]) -> Reals:
