@@ -62,7 +62,7 @@ def absorb(graph: Graph, value: Value, factors: Reals) -> list[Division]:
     if isinstance(op, Mul):
         return _into_factor(graph, node, factors)
     if isinstance(op, Add | Sub):
-        found = [_into_operand(graph, node, i, factors) for i in range(2)]
+        found = [absorb_operand(graph, node, i, factors) for i in range(2)]
         return [division for divisions in found for division in divisions]
     if isinstance(op, MatMul):
         return _into_product(graph, node, factors)
@@ -70,14 +70,14 @@ def absorb(graph: Graph, value: Value, factors: Reals) -> list[Division]:
         places = np.arange(factors.size, dtype=np.float64).reshape(node.input(0).type.shape)
         before = np.empty(factors.size)
         before[np.asarray(op.float_ref(places)).astype(np.intp).ravel()] = factors.ravel()
-        return _into_operand(graph, node, 0, before.reshape(places.shape))
+        return absorb_operand(graph, node, 0, before.reshape(places.shape))
     if isinstance(op, ReduceMean | AvgPool2d):
         channels = _row(node, factors)
         if node.op.channel_map(node.signature) != (0,):
             raise NotAbsorbedError(f"{op.name} mixes channels")
-        return _into_operand(graph, node, 0, np.broadcast_to(channels, node.input(0).type.shape))
+        return absorb_operand(graph, node, 0, np.broadcast_to(channels, node.input(0).type.shape))
     if isinstance(op, LeakyRelu) or (isinstance(op, Clamp) and (op.low, op.high) == (0.0, np.inf)):
-        return _into_operand(graph, node, 0, factors)
+        return absorb_operand(graph, node, 0, factors)
     raise NotAbsorbedError(f"{op.name} has no constants that could take factors")
 
 
@@ -119,8 +119,8 @@ def _into_layer(node: Node, channels: Reals) -> list[Division]:
     return found
 
 
-def _into_operand(graph: Graph, node: Node, index: int, factors: Reals) -> list[Division]:
-    """Divide operand ``index``, which broadcasts to the shape of ``factors``."""
+def absorb_operand(graph: Graph, node: Node, index: int, factors: Reals) -> list[Division]:
+    """Divide operand ``index`` of ``node``, which broadcasts to the shape of ``factors``; nothing else may read it."""
     value, needed = node.input(index), _reduced(factors)
     if value.data is not None:
         return [Division(node, index, needed)]
@@ -142,7 +142,7 @@ def _into_factor(graph: Graph, node: Node, factors: Reals) -> list[Division]:
     reasons = []
     for index in sorted(range(2), key=lambda i: node.input(i).is_constant):
         try:
-            return _into_operand(graph, node, index, factors)
+            return absorb_operand(graph, node, index, factors)
         except NotAbsorbedError as error:
             reasons.append(str(error))
     raise NotAbsorbedError(" and ".join(reasons))

@@ -12,13 +12,12 @@ from qcc.ir import fixedpoint, interpreter
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.ops.dense import MatMul
 from qcc.ir.qspec import QSpec
-from qcc.passes.absorbing import Division, NotAbsorbedError, absorb
+from qcc.passes.absorbing import Division, NotAbsorbedError, absorb, absorb_operand
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.channel_groups import FIXED, channel_groups, linear_weight
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.graph_error import Arrays, GraphError, declined
 from qcc.passes.graph_statistics import Batch, Observe
-from qcc.passes.rewrite import sole_user_problem
 from qcc.passes.trial import trial_noise
 
 Reals = NDArray[np.float64]
@@ -38,7 +37,7 @@ class MigrateScales(Pass):
     s[j] = max|x[j]|^alpha / max|w[j]|^(1 - alpha) (Xiao et al. 2023, SmoothQuant, equation 4), as a power of two, so that the
     float function stays the same, bit for bit. The constants in front of x take the division (passes/absorbing.py:
     normalizations, products and sums with constants, layers, through movements). What meets x: the weights of all layers that
-    read it, or the other operand of a product of two computed ones, whose producers take 1 / s. Operands that equalize can scale
+    read it, or the other operand of a product, which is constant or whose producers take 1 / s. Operands that equalize can scale
     are left to it. alpha is, of a few values and none, the one with the least noise of the products on the samples; the whole
     is kept if the error of the outputs falls on them. ``observer``, ``qspec``, ``int16``, ``floats``: as calibrate and
     choose-qparams will have them. Reads ctx.resources: see GraphError, and ``channel_observer_factory``
@@ -172,7 +171,10 @@ class _LayerSite:
 
 @dataclass(frozen=True)
 class _ProductSite:
-    """Both operands of ``node``, [..., M, K] and [..., K, N], are computed, and nothing else reads them. Factors: [..., K]."""
+    """The operands of ``node``, [..., M, K] and [..., K, N], are read by nothing else; the left is computed.
+
+    Factors: [..., K].
+    """
 
     node: Node
 
@@ -199,17 +201,19 @@ class _ProductSite:
     def noise(self, seen: _SeenValues, factors: Reals, spec: QSpec) -> float:
         """Noise over signal of the product."""
         left, right = (seen[id(v)] for v in self.values)
-        count = min(len(left.samples), len(right.samples))
+        b = right.rounded(1 / factors[..., None], spec)
+        count = (
+            len(left.samples) if len(b) == 1 else min(len(left.samples), len(b))
+        )  # a constant is one sample
         y = left.samples[:count].astype(np.float64) @ right.samples[:count]
-        a = left.rounded(factors[..., None, :], spec)[:count]
-        return _ratio(y, a @ right.rounded(1 / factors[..., None], spec)[:count])
+        return _ratio(y, left.rounded(factors[..., None, :], spec)[:count] @ b[:count])
 
     def divisions(self, graph: Graph, factors: Reals) -> list[Division]:
         """Of the left operand by the factors, of the right one by their inverses. Raises NotAbsorbedError."""
-        left, right = self.values
+        left, right = (v.type.shape for v in self.values)
         return [
-            *absorb(graph, left, np.broadcast_to(factors[..., None, :], left.type.shape)),
-            *absorb(graph, right, np.broadcast_to(1 / factors[..., None], right.type.shape)),
+            *absorb_operand(graph, self.node, 0, np.broadcast_to(factors[..., None, :], left)),
+            *absorb_operand(graph, self.node, 1, np.broadcast_to(1 / factors[..., None], right)),
         ]
 
 
@@ -245,13 +249,8 @@ def _problem(graph: Graph, site: _Site, groups: NDArray[np.intp]) -> str | None:
             return "a layer does not tell its rows"
     else:
         left, right = site.values
-        if left.is_constant or right.is_constant or left is right:
-            return "both operands of the product must be computed"
         if left.type.shape[:-2] != right.type.shape[:-2]:
             return "an operand is broadcast"
-        problem = next(filter(None, (sole_user_problem(graph, v) for v in site.values)), None)
-        if problem is not None:
-            return problem
     try:  # with factors that are all different
         site.divisions(graph, 1.0 + np.arange(np.prod(site.shape)).reshape(site.shape))
     except NotAbsorbedError as error:
@@ -278,6 +277,11 @@ def _best(site: _Site, seen: _SeenValues, spec: QSpec) -> tuple[float | None, Re
 def _observe(graph: Graph, sites: list[_Site], samples: Arrays, ctx: PassContext) -> _SeenValues:
     values = list({id(v): v for site in sites for v in site.values}.values())
     seen: _SeenValues = {}
+    for value in values:
+        if value.data is not None:
+            data = value.data.astype(np.float64)
+            seen[id(value)] = _Seen(np.minimum(data, 0), np.maximum(data, 0), value.data[None])
+    values = [v for v in values if not v.is_constant]
 
     def record(value: Value, array: NDArray[np.float32]) -> None:
         if value not in values:

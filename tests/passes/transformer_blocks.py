@@ -66,6 +66,12 @@ class Block(Net):
         product = self(Mul(), gate, self.dense(normal, 2 * WIDTH, weights=weights, bias=np.zeros(2 * WIDTH)))
         return self(Add(), self.reader(product, WIDTH, inner), x)
 
+    def batched(self, x: Value) -> Value:
+        """A product with a constant that is no matrix."""
+        sizes = self.spread(WIDTH)
+        weights = self.rng.normal(size=(1, WIDTH, WIDTH)) / np.sqrt(WIDTH) / sizes[:, None]
+        return self(Add(), self(MatMul(), self.norm(x, sizes), self.constant(weights, "w")), x)
+
 
 def block(kind: str, seed: int = 0, outlier: float = 32.0) -> tuple[Graph, Samples]:
     """``kind``: a method of Block; or "both", attention and then the MLP."""
