@@ -147,6 +147,8 @@ class _LayerSite:
             weight = node.input(rule.weight)
             assert weight.data is not None
             rows, rounded = (_rows(node, a.astype(np.float32)) for a in (x, found))
+            assert rows is not None
+            assert rounded is not None
             w = weight.data.astype(np.float64)
             scaled = w * _columns(node, factors)
             scale = np.abs(scaled).max(axis=tuple(range(1, w.ndim)), keepdims=True) / spec.weight_max + 1e-30
@@ -252,7 +254,7 @@ def _problem(graph: Graph, site: _Site, groups: NDArray[np.intp]) -> str | None:
         if left.type.shape[:-2] != right.type.shape[:-2]:
             return "an operand is broadcast"
     try:  # with factors that are all different
-        site.divisions(graph, 1.0 + np.arange(np.prod(site.shape)).reshape(site.shape))
+        site.divisions(graph, np.arange(1, 1 + np.prod(site.shape), dtype=np.float64).reshape(site.shape))
     except NotAbsorbedError as error:
         return str(error)
     return None
