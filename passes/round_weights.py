@@ -29,7 +29,7 @@ class RoundWeights(Pass):
     requires = ("has_qparams",)
     exactness = "approximate"
     sweeps: int = 2
-    limit: int = 4608
+    limit: int = 2304
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Returns a new graph where it is kept."""
