@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Reals = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 _BLOCK = 64  # weights of a filter whose effect on the others is applied together, as a matrix product
 
@@ -25,17 +28,24 @@ def round_with_feedback(
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")[:, ::-1]
     h = np.stack([one[np.ix_(o, o)] for one, o in zip(hessian, order, strict=True)])
     sorted_w = np.take_along_axis(w.swapaxes(1, 2), order[..., None], axis=1)  # [G, K, O]
-    q = _feedback(sorted_w, np.linalg.cholesky(h), scale, limit)
-    q = _descend(sorted_w, h, scale, limit, q, sweeps)
+    q: NDArray[Any] = _feedback(sorted_w, np.linalg.cholesky(h), scale, limit)
+    if sweeps:
+        unit = np.abs(h).max(axis=(1, 2), keepdims=True)
+        q = _descend(sorted_w / scale[:, None], (h / unit).astype(np.float32), limit, q, sweeps)
     codes = np.empty_like(sorted_w)
     np.put_along_axis(codes, order[..., None], q, axis=1)
     return np.ascontiguousarray(codes.swapaxes(1, 2))
 
 
 def output_error(w: Reals, codes: Reals, hessian: Reals, scale: Reals) -> Reals:
-    """float64[G, O]: (w - s q) H (w - s q)^T, the mean squared error of each output over the inputs behind H."""
-    error = w - codes * scale[..., None]
-    return np.asarray(((error @ hessian) * error).sum(axis=-1))
+    """float64[G, O]: (w - s q) H (w - s q)^T, the mean squared error of each output over the inputs behind H.
+
+    In float32, scaled so that squares stay within it.
+    """
+    error, unit, peak = w - codes * scale[..., None], float(scale.max()), float(np.abs(hessian).max())
+    scaled = (error / unit).astype(np.float32)
+    found = ((scaled @ (hessian / peak).astype(np.float32)) * scaled).sum(axis=-1, dtype=np.float64)
+    return np.asarray(found * unit**2 * peak)
 
 
 def _feedback(w: Reals, lower: Reals, scale: Reals, limit: int) -> Reals:
@@ -54,27 +64,27 @@ def _feedback(w: Reals, lower: Reals, scale: Reals, limit: int) -> Reals:
     return q
 
 
-def _descend(w: Reals, h: Reals, scale: Reals, limit: int, q: Reals, sweeps: int) -> Reals:
-    """Coordinate descent in the same order; the error of no row grows."""
-    gradient = h @ (w - q * scale[:, None]) if sweeps else w
+def _descend(w: Reals, h: Singles, limit: int, q: Reals, sweeps: int) -> Singles:
+    """Coordinate descent in the same order; the error of no row grows. ``w`` in steps of its scale."""
+    codes = q.astype(np.float32)
+    gradient = h @ (w - q).astype(np.float32)
     for _ in range(sweeps):
         moved = False
         for end in range(w.shape[1], 0, -_BLOCK):
             start = max(0, end - _BLOCK)
-            block = slice(start, end)
-            own, steps = gradient[:, block], np.zeros_like(w[:, block])
-            inner = h[:, block, block]
+            inner, own = h[:, start:end, start:end], gradient[:, start:end].copy()
+            steps = np.zeros_like(own)
             for k in reversed(range(end - start)):
-                code = q[:, start + k]
-                best = np.rint(code + own[:, k] / (inner[:, k, k, None] * scale))
+                code = codes[:, start + k]
+                best = np.rint(code + own[:, k] / inner[:, k, k, None])
                 step = np.clip(best, -limit, limit) - code
                 if step.any():
-                    q[:, start + k] += step
-                    steps[:, k] = step * scale
-                    own = own - inner[:, :, k, None] * steps[:, k, None]
+                    code += step
+                    steps[:, k] = step
+                    own -= inner[:, :, k, None] * step[:, None]
             if steps.any():
-                gradient -= h[:, :, block] @ steps
+                gradient -= h[:, :, start:end] @ steps
                 moved = True
         if not moved:
             break
-    return q
+    return codes

@@ -36,7 +36,7 @@ class RoundWeights(Pass):
     requires = ("has_qparams",)
     exactness = "approximate"
     sweeps: int = 2
-    limit: int = 4608
+    limit: int = 2304
     coarse: int = 7
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:

@@ -94,7 +94,7 @@ def test_clipping_never_adds_error() -> None:
         before, after = (
             output_error(w, round_with_feedback(w, hessian, s, 7), hessian, s) for s in (scale, found)
         )
-        assert (after <= before).all()
+        assert (after <= before * (1 + 1e-5)).all()  # the descent is in float32
 
 
 @pytest.mark.parametrize("bits", [3, 4])
