@@ -33,9 +33,9 @@ import qcc
 
 WANTED = 0.5  # of the loss
 CONTENDERS: dict[str, dict[str, Any]] = {
-    "8 bits": {},
+    "8 bits": {"corrections": False},
     "8 bits, corrected": {"corrections": True},
-    "4 bits": {"qspec": "w_bits=4"},
+    "4 bits": {"qspec": "w_bits=4", "corrections": False},
     "4 bits, corrected": {"qspec": "w_bits=4", "corrections": True},
 }
 
