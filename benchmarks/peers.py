@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,8 @@ def peers_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def find_installed(folder: Path | None) -> list[Installed]:
-    """The peers that run in an environment of ``folder``, or in this one."""
+def find_installed(folder: Path | None, peers: Sequence[Peer] = PEERS) -> list[Installed]:
+    """Those of ``peers`` that run in an environment of ``folder``, or in this one."""
     pythons = [*sorted(folder.absolute().glob("*/bin/python"))] if folder is not None else []
     environments = {python: modules_of(python) for python in [*pythons, Path(sys.executable)]}
 
@@ -131,7 +131,7 @@ def find_installed(folder: Path | None) -> list[Installed]:
         return next((p for p, found in environments.items() if all(n in found for n in needs)), None)
 
     installed = []
-    for peer in PEERS:
+    for peer in peers:
         python, prepare_python = place(peer.needs), place(peer.prepare_needs)
         if python is not None:
             versions = {n: environments[python][n] for n in peer.needs}

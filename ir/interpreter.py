@@ -22,13 +22,14 @@ _CHUNK_BYTES = 256 * 2**20  # of all results of a chunk: few are alive at a time
 
 
 @dataclass
-class _Held:
+class Held:
     """An array and how its samples lie: one for all (``constant``), along axis 0, or on a new leading axis."""
 
     array: Array
     layout: Literal["constant", "axis0", "stacked"]
 
     def sample(self, index: int) -> Array:
+        """That of one sample, as the op takes it."""
         if self.layout == "constant":
             return self.array
         return self.array[index : index + 1] if self.layout == "axis0" else self.array[index]
@@ -53,27 +54,27 @@ def run(
     results: list[list[Array]] = [[] for _ in graph.outputs]
     for start in range(0, samples, chunk):
         count = min(chunk, samples - start)
-        part = {k: _Held(h.array[start : start + count], h.layout) for k, h in held.items()}
+        part = {k: Held(h.array[start : start + count], h.layout) for k, h in held.items()}
         for result, outputs in zip(results, _run_chunk(graph, part, count, observe, fake_quant), strict=True):
             result.append(outputs)
     return {n: np.concatenate(r) for n, r in zip(graph.output_names, results, strict=True)}
 
 
-def _hold_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[dict[int, _Held], int]:
+def _hold_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[dict[int, Held], int]:
     expected = {v.name for v in graph.inputs}
     if set(inputs) != expected:
         raise VerifyError(f"inputs must be {sorted(expected)}, got {sorted(inputs)}")
-    held: dict[int, _Held] = {}
+    held: dict[int, Held] = {}
     counts = set()
     for value in graph.inputs:
         array, shape = np.asarray(inputs[value.name]), value.type.shape
         if array.dtype != value.type.dtype.numpy:
             raise VerifyError(f"input {value.name} must be {value.type.dtype.numpy}, got {array.dtype}")
         if shape[:1] == (1,) and array.ndim == len(shape) and array.shape[1:] == shape[1:]:
-            held[id(value)] = _Held(array, "axis0")
+            held[id(value)] = Held(array, "axis0")
         elif array.shape[1:] == shape:
             axis0 = shape[:1] == (1,)
-            held[id(value)] = _Held(array[:, 0] if axis0 else array, "axis0" if axis0 else "stacked")
+            held[id(value)] = Held(array[:, 0] if axis0 else array, "axis0" if axis0 else "stacked")
         else:
             raise VerifyError(f"input {value.name} must have shape (N, {str(shape)[1:]}, got {array.shape}")
         counts.add(len(array))
@@ -83,7 +84,7 @@ def _hold_inputs(graph: Graph, inputs: Mapping[str, Array]) -> tuple[dict[int, _
 
 
 def _run_chunk(
-    graph: Graph, held: dict[int, _Held], samples: int, observe: Observer | None, fake_quant: bool
+    graph: Graph, held: dict[int, Held], samples: int, observe: Observer | None, fake_quant: bool
 ) -> list[Array]:
     walk = Execution(graph, held, samples, fake_quant)
     if observe is not None:
@@ -106,7 +107,7 @@ class Execution:
     def __init__(
         self,
         graph: Graph,
-        held: dict[int, _Held],
+        held: dict[int, Held],
         samples: int,
         fake_quant: bool,
         compute: Evaluate | None = None,
@@ -135,21 +136,27 @@ class Execution:
         """What ``value`` holds, samples along axis 0 (or on a new leading axis) unless it is constant."""
         return self.fetch(value).array
 
-    def fetch(self, value: Value) -> _Held:
+    def fetch(self, value: Value) -> Held:
         """What ``value`` holds, and how its samples lie."""
         if value.data is None:
             return self._held[id(value)]
         data: Array = value.data
         if self.fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
             data = fixedpoint.fake_quantize(data, value.type.qparams)
-        return _Held(data, "constant")
+        return Held(data, "constant")
 
     def step(self, node: Node) -> None:
         """Compute the result of ``node``; its operands are kept."""
+        self.hold(node.output, self.compute(node))
+
+    def compute(self, node: Node) -> Held:
+        """The result of ``node``, not rounded yet; ``hold`` does that, and keeps it."""
         operands = [None if v is None else self.fetch(v) for v in node.inputs]
-        self._held[id(node.output)] = _finish(
-            node.output, _run_node(node, operands, self.samples, self._compute), self.fake_quant
-        )
+        return _run_node(node, operands, self.samples, self._compute)
+
+    def hold(self, value: Value, result: Held) -> None:
+        """Let ``value`` be ``result``, rounded where it is to be."""
+        self._held[id(value)] = _finish(value, result, self.fake_quant)
 
     def replace(self, value: Value, array: Array) -> None:
         """What later nodes read as ``value``, in the layout of ``array``; one that depends on no input stays as it is."""
@@ -166,26 +173,26 @@ class Execution:
                     self._held.pop(id(v), None)
 
 
-def _finish(value: Value, result: _Held, fake_quant: bool) -> _Held:
+def _finish(value: Value, result: Held, fake_quant: bool) -> Held:
     if fake_quant and value.type.qparams is not None and not value.type.dtype.is_integer:
-        return _Held(fixedpoint.fake_quantize(result.array, value.type.qparams), result.layout)
+        return Held(fixedpoint.fake_quantize(result.array, value.type.qparams), result.layout)
     return result
 
 
-def _run_node(node: Node, operands: list[_Held | None], samples: int, compute: Evaluate) -> _Held:
+def _run_node(node: Node, operands: list[Held | None], samples: int, compute: Evaluate) -> Held:
     present = [o for o in operands if o is not None]
     arrays = [None if o is None else o.array for o in operands]
     if all(o.layout == "constant" for o in present):
-        return _Held(evaluate(node, arrays), "constant")
+        return Held(evaluate(node, arrays), "constant")
     if all(o.layout != "stacked" for o in present) and _stacks(node, operands, samples):
-        return _Held(compute(node, arrays), "axis0")
+        return Held(compute(node, arrays), "axis0")
     each = [evaluate(node, [None if o is None else o.sample(i) for o in operands]) for i in range(samples)]
     if node.output.type.shape[:1] == (1,):
-        return _Held(np.concatenate(each), "axis0")
-    return _Held(np.stack(each), "stacked")
+        return Held(np.concatenate(each), "axis0")
+    return Held(np.stack(each), "stacked")
 
 
-def _stacks(node: Node, operands: list[_Held | None], samples: int) -> bool:
+def _stacks(node: Node, operands: list[Held | None], samples: int) -> bool:
     """Whether the node may run once with the samples along axis 0: shape inference says so."""
     result = node.output.type.shape
     if result[:1] != (1,) or not node.op.batches(node.signature):
@@ -228,7 +235,7 @@ def evaluate_op(op: Any, sig: Signature, operands: list[Array | None], node: Nod
     return np.asarray(result)
 
 
-def _as_samples(value: Value, held: _Held, samples: int) -> Array:
+def _as_samples(value: Value, held: Held, samples: int) -> Array:
     if held.layout == "constant":
         if value.type.shape[:1] == (1,):
             return np.broadcast_to(held.array, (samples, *value.type.shape[1:])).copy()

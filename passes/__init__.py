@@ -18,6 +18,8 @@ from qcc.passes import (
     # float to annotated graph
     fuse_epilogues,
     equalize,
+    migrate_scales,
+    absorb_bias,
     calibrate,
     choose_qparams,
     correct_bias,
@@ -35,6 +37,7 @@ from qcc.passes import (
 # isort: on
 
 __all__ = [
+    "absorb_bias",
     "analyze_mse",
     "calibrate",
     "canonicalize",
@@ -49,6 +52,7 @@ __all__ = [
     "fold_zero_points",
     "fuse_epilogues",
     "layout",
+    "migrate_scales",
     "plan_accumulators",
     "quantize_ops",
     "remove_dead_channels",

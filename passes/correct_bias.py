@@ -5,7 +5,7 @@ from __future__ import annotations
 from qcc.ir.graph import Graph
 from qcc.passes.base import Pass, PassContext, PassResult, register_pass
 from qcc.passes.graph_error import GraphError, declined
-from qcc.passes.layerwise import add_to_bias, layers, shrunk_mean
+from qcc.passes.layerwise import layers, shrunk_mean
 
 
 @register_pass
@@ -31,7 +31,7 @@ class CorrectBias(Pass):
             return PassResult(False, (declined(graph, self.name, ctx),))
         corrected = graph.clone()
         for layer in layers(error.source, corrected, error.samples, ctx, "correcting biases"):
-            errors = layer.settle()
-            add_to_bias(corrected, layer.node, shrunk_mean(errors) if self.shrink else errors.mean(axis=0))
+            errors = layer.errors()
+            layer.add_to_bias(shrunk_mean(errors) if self.shrink else errors.mean(axis=0))
         note = error.note(graph, self.name, error.noise(graph), error.noise(corrected))
         return PassResult(note.applied, (note,), corrected if note.applied else None)

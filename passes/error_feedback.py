@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Reals = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
-_BLOCK = 64  # columns whose updates of the later ones are applied together
+_BLOCK = 64  # weights of a filter whose effect on the others is applied together, as a matrix product
 
 
 def round_with_feedback(
@@ -16,62 +19,72 @@ def round_with_feedback(
     """Integer codes q [G, O, K] that make (w - s q) H (w - s q)^T small, row by row.
 
     ``w``: float64[G, O, K]; ``hessian``: positive definite [G, K, K], the second moments of the inputs; ``scale``:
-    [G, O]; codes lie in [-limit, limit]. Columns are rounded in descending order of H's diagonal; the error of each is
-    made up for by the optimal change of those not yet rounded, which the Cholesky factor of H^-1 gives (Frantar et
-    al. 2022, GPTQ, section 3; equal to OBQ of the same authors with that order). ``sweeps``: rounds of coordinate
-    descent behind it, each code moving to the best integer while the others stay.
+    [G, O]; codes lie in [-limit, limit]. Weights are rounded in descending order of H's diagonal; the error of each is
+    made up for by the optimal change of those not yet rounded (Frantar et al. 2022, GPTQ, section 3; equal to OBQ of the
+    same authors with that order). With H = L L^T the error is |(w - s q) L|^2, and its terms, from the last to the first,
+    each depend on one weight more: that is the same rounding without the inverse of H (Babai's nearest plane).
+    ``sweeps``: rounds of coordinate descent behind it, each code moving to the best integer while the others stay.
     """
-    codes = np.empty_like(w)
-    for g in range(len(w)):
-        order = np.argsort(-np.diagonal(hessian[g]), kind="stable")
-        h = hessian[g][np.ix_(order, order)]
-        s = scale[g][:, None]
-        q = _feedback(w[g][:, order], h, s, limit)
-        q = _descend(w[g][:, order], h, s, limit, q, sweeps)
-        codes[g][:, order] = q
-    return codes
+    order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")[:, ::-1]
+    h = np.stack([one[np.ix_(o, o)] for one, o in zip(hessian, order, strict=True)])
+    sorted_w = np.take_along_axis(w.swapaxes(1, 2), order[..., None], axis=1)  # [G, K, O]
+    q: NDArray[Any] = _feedback(sorted_w, np.linalg.cholesky(h), scale, limit)
+    if sweeps:
+        unit = np.abs(h).max(axis=(1, 2), keepdims=True)
+        q = _descend(sorted_w / scale[:, None], (h / unit).astype(np.float32), limit, q, sweeps)
+    codes = np.empty_like(sorted_w)
+    np.put_along_axis(codes, order[..., None], q, axis=1)
+    return np.ascontiguousarray(codes.swapaxes(1, 2))
 
 
 def output_error(w: Reals, codes: Reals, hessian: Reals, scale: Reals) -> Reals:
-    """float64[G, O]: (w - s q) H (w - s q)^T, the mean squared error of each output over the inputs behind H."""
-    error = w - codes * scale[..., None]
-    return np.asarray(((error @ hessian) * error).sum(axis=-1))
+    """float64[G, O]: (w - s q) H (w - s q)^T, the mean squared error of each output over the inputs behind H.
+
+    In float32, scaled so that squares stay within it.
+    """
+    error, unit, peak = w - codes * scale[..., None], float(scale.max()), float(np.abs(hessian).max())
+    scaled = (error / unit).astype(np.float32)
+    found = ((scaled @ (hessian / peak).astype(np.float32)) * scaled).sum(axis=-1, dtype=np.float64)
+    return np.asarray(found * unit**2 * peak)
 
 
-def _nearest(w: Reals, scale: Reals, limit: int) -> Reals:
-    return np.asarray(np.clip(np.rint(w / scale), -limit, limit))
-
-
-def _feedback(w: Reals, h: Reals, scale: Reals, limit: int) -> Reals:
-    """``w`` [O, K], columns in the order they are rounded; ``scale`` [O, 1]."""
-    upper = np.linalg.cholesky(np.linalg.inv(h)).T
-    left, q = w.copy(), np.empty_like(w)
-    for start in range(0, w.shape[1], _BLOCK):
-        end = min(start + _BLOCK, w.shape[1])
-        errors = np.empty((len(w), end - start))
-        for j in range(start, end):
-            q[:, j] = _nearest(left[:, j], scale[:, 0], limit)
-            error = (left[:, j] - q[:, j] * scale[:, 0]) / upper[j, j]
-            left[:, j + 1 : end] -= error[:, None] * upper[j, j + 1 : end]
-            errors[:, j - start] = error
-        left[:, end:] -= errors @ upper[start:end, end:]
+def _feedback(w: Reals, lower: Reals, scale: Reals, limit: int) -> Reals:
+    """``w`` [G, K, O], rounded from the last weight to the first; ``scale`` [G, O]; ``lower`` [G, K, K]."""
+    q, carried = np.empty_like(w), np.zeros_like(w)  # carried[k] = sum of error[i] lower[i, k] over i > k
+    for end in range(w.shape[1], 0, -_BLOCK):
+        start = max(0, end - _BLOCK)
+        errors = np.empty_like(w[:, start:end])
+        for k in range(end - 1, start - 1, -1):
+            wanted = w[:, k] + carried[:, k] / lower[:, k, k, None]
+            q[:, k] = np.clip(np.rint(wanted / scale), -limit, limit)
+            error = w[:, k] - q[:, k] * scale
+            carried[:, start:k] += lower[:, k, start:k, None] * error[:, None]
+            errors[:, k - start] = error
+        carried[:, :start] += lower[:, start:end, :start].swapaxes(1, 2) @ errors
     return q
 
 
-def _descend(w: Reals, h: Reals, scale: Reals, limit: int, q: Reals, sweeps: int) -> Reals:
-    """Coordinate descent; the error of no row grows."""
-    diagonal = np.diagonal(h)
-    gradient = (w - q * scale) @ h
+def _descend(w: Reals, h: Singles, limit: int, q: Reals, sweeps: int) -> Singles:
+    """Coordinate descent in the same order; the error of no row grows. ``w`` in steps of its scale."""
+    codes = q.astype(np.float32)
+    gradient = h @ (w - q).astype(np.float32)
     for _ in range(sweeps):
         moved = False
-        for j in range(w.shape[1]):
-            best = np.clip(np.rint(q[:, j] + gradient[:, j] / (diagonal[j] * scale[:, 0])), -limit, limit)
-            step = best - q[:, j]
-            rows = np.flatnonzero(step)
-            if rows.size:
-                q[rows, j] = best[rows]
-                gradient[rows] -= (step[rows] * scale[rows, 0])[:, None] * h[j]
+        for end in range(w.shape[1], 0, -_BLOCK):
+            start = max(0, end - _BLOCK)
+            inner, own = h[:, start:end, start:end], gradient[:, start:end].copy()
+            steps = np.zeros_like(own)
+            for k in reversed(range(end - start)):
+                code = codes[:, start + k]
+                best = np.rint(code + own[:, k] / inner[:, k, k, None])
+                step = np.clip(best, -limit, limit) - code
+                if step.any():
+                    code += step
+                    steps[:, k] = step
+                    own -= inner[:, :, k, None] * step[:, None]
+            if steps.any():
+                gradient -= h[:, :, start:end] @ steps
                 moved = True
         if not moved:
             break
-    return q
+    return codes

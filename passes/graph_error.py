@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log10
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.ir import interpreter
 from qcc.ir.graph import Graph, Value
 from qcc.ir.ops.shape import Reshape
 from qcc.ir.ops.softmax import Softmax
+from qcc.ir.printer import print_graph
 from qcc.passes.base import Note, PassContext
-from qcc.passes.layerwise import sample_count
+from qcc.passes.layerwise import interpret, sample_count
 
 Arrays = dict[str, NDArray[np.float32]]
 _JUDGED_MACS = 1e10  # of the samples, in each run of the graph
-Run = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A graph as text and constants, and its noise."""
+
+    text: str
+    arrays: dict[str, NDArray[Any]]
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -33,33 +42,48 @@ class GraphError:
     source: Graph
     reference: Arrays
     run: Callable[[Graph, bool, Arrays], Arrays]
+    ctx: PassContext
 
     @staticmethod
     def of(graph: Graph, ctx: PassContext) -> GraphError | None:
-        """None for a model with qparams of its own, which keeps them. Reads ctx.resources: ``has_own_qparams``, set by
-        adopt-qparams; ``correction_samples``, arrays by input name, without which there is None, and
-        ``runner`` (optional), (graph, fake_quant=...) -> function of samples; the interpreter where absent. Keeps there,
-        as ``uncorrected``, an annotated graph before the first correction of its constants.
+        """None where ``declined`` tells why.
+
+        Reads ctx.resources: ``has_own_qparams``, set by adopt-qparams, of a model that keeps its own;
+        ``correction_samples``, arrays by input name, without which there is None; ``runner`` (optional),
+        (graph, fake_quant=...) -> function of samples, the interpreter where absent. Keeps there, for the next
+        correction, an annotated graph before the first one with its float outputs, as ``uncorrected``, and the
+        noise of the two graphs that were measured last, as ``measured``.
         """
         samples: Arrays | None = ctx.resources.get("correction_samples")
-        if not samples or ctx.resources.get("has_own_qparams"):
+        if not samples or _obstacle(ctx):
             return None
         samples = {name: array[: sample_count(graph, array, _JUDGED_MACS)] for name, array in samples.items()}
-        runner = ctx.resources.get("runner", _interpret)
+        runner = ctx.resources.get("runner", interpret)
 
         def run(graph: Graph, fake_quant: bool, inputs: Arrays) -> Arrays:
             return _centred(graph, runner(_before_softmax(graph), fake_quant=fake_quant)(inputs))
 
-        source = graph
-        if graph.stage == "annotated":
-            kept: Graph | None = ctx.resources.get("uncorrected")
-            if kept is None or [n.name for n in kept.nodes] != [n.name for n in graph.nodes]:
-                ctx.resources["uncorrected"] = kept = graph
-            source = kept
-        return GraphError(samples, source, run(source, False, samples), run)
+        names = [n.name for n in graph.nodes]
+        source, reference = ctx.resources.get("uncorrected", (None, None))
+        if graph.stage != "annotated" or source is None or [n.name for n in source.nodes] != names:
+            source, reference = graph, run(graph, False, samples)
+            if graph.stage == "annotated":
+                ctx.resources["uncorrected"] = source, reference
+            ctx.resources["finite_outputs"] = all(bool(np.isfinite(a).all()) for a in reference.values())
+        return None if _obstacle(ctx) else GraphError(samples, source, reference, run, ctx)
 
     def noise(self, graph: Graph) -> float:
         """Noise over signal of the fake-quant outputs, the mean over outputs; lower is better."""
+        text, arrays = print_graph(graph)
+        known: list[_Measured] = self.ctx.resources.get("measured", [])
+        for found in known:
+            if found.text == text and all(array is found.arrays[name] for name, array in arrays.items()):
+                return found.noise
+        noise = self._noise(graph)
+        self.ctx.resources["measured"] = [*known[-1:], _Measured(text, arrays, noise)]
+        return noise
+
+    def _noise(self, graph: Graph) -> float:
         outputs = self.run(graph, True, self.samples)
         shares = []
         for name, reference in self.reference.items():
@@ -79,18 +103,22 @@ class GraphError:
 
 def declined(graph: Graph, rule: str, ctx: PassContext) -> Note:
     """Why there is no GraphError."""
-    quantized = ctx.resources.get("has_own_qparams")
-    reason = "the model keeps its own qparams" if quantized else "there are no samples to measure it on"
+    reason = _obstacle(ctx) or "there are no samples to measure it on"
     return Note(graph.outputs[0].name, rule, False, reason)
+
+
+def _obstacle(ctx: PassContext) -> str:
+    """Why nothing can be corrected although there are samples; "" where it can."""
+    if ctx.resources.get("has_own_qparams"):
+        return "the model keeps its own qparams"
+    if "" in ctx.resources.get("correction_samples", ()):
+        return "an input has no name, so that no runtime can round it"
+    return "" if ctx.resources.get("finite_outputs", True) else "the outputs are not finite on the samples"
 
 
 def decibels(noise: float) -> float:
     """SQNR in dB of a ratio of noise to signal."""
     return -10 * log10(noise) if noise > 0 else inf
-
-
-def _interpret(graph: Graph, *, fake_quant: bool) -> Run:
-    return lambda inputs: interpreter.run(graph, inputs, fake_quant=fake_quant)
 
 
 def _measured(value: Value) -> tuple[Value, Softmax | None]:

@@ -2,64 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.ir import interpreter
 from qcc.ir.graph import Graph, Node, Value
-from qcc.ir.interpreter import Evaluate, Execution, evaluate
+from qcc.ir.interpreter import Evaluate, Execution, Held
+from qcc.ir.ops.reduce import ReduceMean
 from qcc.passes.base import PassContext
 
-Arrays = dict[str, NDArray[np.float32]]
+Array = NDArray[np.float32]
+Arrays = dict[str, Array]
+Run = Callable[[Mapping[str, Array]], Arrays]
 
 _MACS = 5e9  # of all samples, in each of the two graphs
 _BYTES = 2**28  # of the largest value, over all samples
 _FEWEST = 8
 
 
-@dataclass(frozen=True)
 class Layer:
-    """A node with constant weights about to be run. ``quantized``: its operand as it will be.
+    """A node with constant weights about to be run. ``quantized``: its operand as it will be, samples along axis 0.
 
-    ``settle`` runs the node, with the weights it has now, and gives its mean error for each sample and channel,
-    float64[N, C]: float result minus quantized one.
+    An operand of a batch of its own, which samples cannot join, counts as that many samples. The weights may change
+    until ``errors`` is called, the bias by ``add_to_bias`` after that.
     """
 
-    node: Node
-    quantized: NDArray[np.float32]
-    settle: Callable[[], NDArray[np.float64]]
+    def __init__(self, graph: Graph, node: Node, walk: Execution, means: Array) -> None:
+        self.node, self.quantized = node, _by_sample(node.input(0), walk.array(node.input(0)))
+        self._graph, self._walk, self._means = graph, walk, means
+        self._result: Held | None = None
+
+    def errors(self) -> NDArray[np.float64]:
+        """Runs the node: its mean error for each sample and channel, float64[N, C], float minus fake-quant accumulator."""
+        self._result = self._walk.compute(self.node)
+        found = _by_sample(self.node.output, self._result.array)
+        mean = found.reshape(len(found), -1, found.shape[-1]).mean(axis=1, dtype=np.float64)
+        return np.asarray(self._means - mean)
+
+    def add_to_bias(self, added: NDArray[np.float64]) -> None:
+        """Add float64[C] to the bias, and to the result if there is one."""
+        add_to_bias(self._graph, self.node, added)
+        if self._result is not None:
+            self._result = replace(self._result, array=self._result.array + added.astype(np.float32))
+
+    def settle(self) -> None:
+        """Let the nodes behind see the result."""
+        self._walk.hold(self.node.output, self._result or self._walk.compute(self.node))
 
 
 def layers(reference: Graph, graph: Graph, samples: Arrays, ctx: PassContext, what: str) -> Iterator[Layer]:
     """The layers of ``graph``, in order, with what the layers before, as the caller left them, feed to each.
 
-    ``graph`` is a clone of the annotated ``reference``. Constants of the current node may be replaced. Reads
-    ctx.resources["evaluate"] (optional), a faster interpreter.evaluate. Takes as many samples as is quick.
+    ``graph`` is a clone of the annotated ``reference``. Reads ctx.resources["evaluate"] (optional), a faster
+    interpreter.evaluate, and ["runner"], as GraphError does. Takes as many samples as is quick.
     """
-    compute: Evaluate = ctx.resources.get("evaluate", evaluate)
     inputs = {name: array[: sample_count(graph, array)] for name, array in samples.items()}
-    real = Execution.start(reference, inputs, compute=compute)
-    quantized = Execution.start(graph, inputs, fake_quant=True, compute=compute)
-    for number, (source, node) in enumerate(zip(reference.nodes, graph.nodes, strict=True), 1):
-        real.step(source)
-        weight = weight_of(node)
-        if weight is None:
-            quantized.step(node)
+    means = _means(reference, inputs, ctx)
+    compute: Evaluate = ctx.resources.get("evaluate", interpreter.evaluate)
+    walk = Execution.start(graph, inputs, fake_quant=True, compute=compute)
+    for number, node in enumerate(graph.nodes, 1):
+        if weight_of(node) is None:
+            walk.step(node)
         else:
-
-            def settle(source: Node = source, node: Node = node) -> NDArray[np.float64]:
-                quantized.step(node)
-                y, found = real.array(source.output), quantized.array(node.output)
-                error = (y - found).reshape(len(y), -1, y.shape[-1])
-                return np.asarray(error.mean(axis=1, dtype=np.float64))
-
-            yield Layer(node, quantized.array(node.input(0)), settle)
-            quantized.step(node)
-        real.forget(source)
-        quantized.forget(node)
+            layer = Layer(graph, node, walk, means[node.name])
+            yield layer
+            layer.settle()
+        walk.forget(node)
         ctx.progress(what, number, len(graph.nodes))
+
+
+def _means(reference: Graph, inputs: Arrays, ctx: PassContext) -> dict[str, Array]:
+    """By name of its layer, the mean over the positions of each sample of the float result: float32[N, C]."""
+    graph = reference.clone()
+    graph.outputs, graph.output_names = [], []
+    for node in [n for n in graph.nodes if weight_of(n) is not None]:
+        mean, type_ = node.output, node.output.type.with_qparams(None)
+        if type_.rank > 2:
+            op = ReduceMean(tuple(range(1, type_.rank - 1)))
+            mean = graph.add_node(op, [mean], op.infer(type_), f"{node.name}_mean").output
+        graph.add_output(mean, node.name)
+    graph.remove_dead_nodes()
+    if not graph.outputs:
+        return {}
+    found = ctx.resources.get("runner", interpret)(graph, fake_quant=False)(inputs)
+    return {name: array.reshape(-1, array.shape[-1]) for name, array in found.items()}
+
+
+def interpret(graph: Graph, *, fake_quant: bool) -> Run:
+    """What runs ``graph`` where ctx.resources has no ``runner``."""
+    return lambda inputs: interpreter.run(graph, inputs, fake_quant=fake_quant)
+
+
+def _by_sample(value: Value, array: Array) -> Array:
+    """``array`` of ``value`` as [N, ...], of the rank of its type, or [N, C] for a vector."""
+    shape = value.type.shape
+    return array.reshape(-1, *(shape[1:] if len(shape) > 1 else shape))
 
 
 def weight_of(node: Node) -> Value | None:
@@ -71,14 +111,14 @@ def weight_of(node: Node) -> Value | None:
     return weight if weight.data is not None and weight.type.qparams is not None else None
 
 
-def sample_count(graph: Graph, array: NDArray[np.float32], budget: float = _MACS) -> int:
+def sample_count(graph: Graph, array: Array, budget: float = _MACS) -> int:
     """How many samples to walk with: as many as ``budget`` MACs, a few seconds, and some hundred megabytes allow."""
     macs = sum(n.op.macs(n.signature) for n in graph.nodes) or 1
     largest = max((n.output.type.bytes for n in graph.nodes), default=1)
     return min(len(array), max(_FEWEST, int(min(budget / macs, _BYTES / largest))))
 
 
-def set_weights(graph: Graph, node: Node, data: NDArray[np.float32]) -> None:
+def set_weights(graph: Graph, node: Node, data: Array) -> None:
     """Replace the weights of ``node``, of the same type."""
     rule = node.op.quant_rule()
     assert rule.weight is not None

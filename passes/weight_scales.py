@@ -43,6 +43,21 @@ def skip_ratio(node: Node, spec: QSpec | None = None) -> Scales | None:
     return np.asarray(_scale(skip) / (_scale(node.input(0)) * _least_scales(node, spec or QSpec())))
 
 
+def allowed_scales(node: Node, wanted: Scales) -> Scales:
+    """float64[O]: the scales near ``wanted`` that sums in 32 bits and a fused residual add allow."""
+    rule, skip = node.op.quant_rule(), _skip(node)
+    assert rule.weight is not None
+    data = node.input(rule.weight).data
+    assert data is not None
+    w = np.moveaxis(np.abs(data.astype(np.float64)), rule.weight_axis, 0)
+    scale = np.maximum(wanted, _scales_for_sums(node, w.reshape(len(w), -1)))
+    if skip is None or skip.is_constant:
+        return scale.astype(np.float32).astype(np.float64)
+    largest = WIDE_SKIP_MULTIPLIER if _is_wide(node.input(0)) else LARGEST_SKIP_MULTIPLIER
+    ratio = _scale(skip) / _scale(node.input(0))
+    return np.asarray(ratio / np.clip(np.floor(ratio / scale), 1, largest))
+
+
 def _least_scales(node: Node, spec: QSpec) -> Scales:
     """The finest scales at which weights, as far as their range keeps them, fit their bits and sums fit 32.
 

@@ -194,6 +194,17 @@ def _calibrating(options: CompileOptions) -> tuple[str, str]:
     return calibrate, _pass("choose-qparams", qspec, *_choices(options))
 
 
+def _shaping(options: CompileOptions) -> tuple[str, ...]:
+    """The passes that scale and shift channels of the float graph, as text."""
+    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    passes = {
+        "equalize": _pass("equalize", *_choices(options)),
+        "migrate-scales": _pass("migrate-scales", qspec, *_choices(options)),
+        "absorb-bias": _pass("absorb-bias", *_choices(options)),
+    }
+    return tuple(text for name, text in passes.items() if name in options.chosen_corrections)
+
+
 def _choices(options: CompileOptions) -> tuple[str, str]:
     """What is held in 16 bits, and what stays in float, as options of a pass."""
     return _names("int16", options.int16), _names("floats", options.float_nodes)
@@ -207,11 +218,7 @@ def quantize_pipeline(options: CompileOptions) -> str:
         (
             "adopt-qparams",
             "fuse-epilogues" if options.residuals else "fuse-epilogues{residuals=false}",
-            *(
-                (_pass("equalize", *_choices(options)),)
-                if "equalize" in options.chosen_corrections and not from_file
-                else ()
-            ),
+            *(() if from_file else _shaping(options)),
             _calibrating(options)[0],
             _choosing(options),
             _lowering(options),
@@ -221,7 +228,7 @@ def quantize_pipeline(options: CompileOptions) -> str:
 
 def _choosing(options: CompileOptions) -> str:
     """From ranges to the annotated graph."""
-    corrections = (name for name in options.chosen_corrections if name != "equalize")
+    corrections = (name for name in ("correct-bias", "round-weights") if name in options.chosen_corrections)
     return ",".join((_calibrating(options)[1], *corrections))
 
 

@@ -32,8 +32,8 @@ class CompileOptions:
     ``recipe``: a set of options in the manner of another tool, one of RECIPES; what it sets may not be set otherwise (an
     option that has its default counts as not given).
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
-    ``corrections``: equalization, bias correction and weight rounding, each kept where it helps on real samples;
-    True for all, or the names of some of CORRECTIONS.
+    ``corrections``: equalization, migration of scales, absorption and correction of biases, weight rounding, each kept
+    where it helps on real samples; True for all, or the names of some of CORRECTIONS.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
     ``rounding``: whose integers a requantization yields: qcc's own, or those of another runtime's kernels.
     ``residuals``: convolutions in front of an addition leave their sum in 32 bits for it.
@@ -65,7 +65,7 @@ class CompileOptions:
     float_pipeline: str = "float"
     recipe: str = ""
     observer: str = "observer=min-max"
-    corrections: bool | tuple[str, ...] = False
+    corrections: bool | tuple[str, ...] = True
     qspec: str = ""
     rounding: Literal["ties_up", "tflite", "onnx"] = "ties_up"
     residuals: bool = True

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from qcc.ir.errors import QccError
 
 Rounding = Literal["ties_up", "tflite", "onnx"]
-CORRECTIONS = ("equalize", "correct-bias", "round-weights")
+CORRECTIONS = ("equalize", "migrate-scales", "absorb-bias", "correct-bias", "round-weights")
 
 
 @dataclass(frozen=True)

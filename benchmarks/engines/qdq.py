@@ -1,4 +1,4 @@
-"""Static quantization by onnxruntime: per-channel s8 weights, u8 activations, MinMax ranges, QDQ nodes."""
+"""Static quantization by onnxruntime: per-channel s8 weights, u8 activations, QDQ nodes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,21 @@ Array = NDArray[Any]
 
 
 def prepare(job: Job) -> None:
-    """Write the quantized model."""
+    """Write the model quantized with MinMax ranges."""
     quantize(Path(job.model), job.samples(), Path(job.prepared))
 
 
-def quantize(model: Path, samples: Sequence[Array], result: Path) -> None:
+def prepare_percentile(job: Job) -> None:
+    """Write the model quantized with Percentile ranges, of 99.999 %."""
+    quantize(Path(job.model), job.samples(), Path(job.prepared), CalibrationMethod.Percentile)
+
+
+def quantize(
+    model: Path,
+    samples: Sequence[Array],
+    result: Path,
+    method: CalibrationMethod = CalibrationMethod.MinMax,
+) -> None:
     """The QDQ model of ``model`` as ``result``; each sample has a leading 1."""
     logging.disable(logging.WARNING)  # it advises pre-processing, which is done here
     onnxruntime.set_default_logger_severity(3)
@@ -51,7 +61,7 @@ def quantize(model: Path, samples: Sequence[Array], result: Path) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=method,
         )
     logging.disable(logging.NOTSET)
 

@@ -154,6 +154,19 @@ def test_quantize_inverts_dequantize(q: int, zero_point: int, scale: float) -> N
     np.testing.assert_array_equal(fake_quantize(real, qparams), real)
 
 
+@pytest.mark.parametrize("dtype", ["s8", "u8", "s16"])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5), (70000,)])
+def test_fake_quantize_is_both_in_turn(dtype: str, shape: tuple[int, ...]) -> None:
+    x = np.asarray(np.random.default_rng(3).normal(size=shape) * 4, np.float32)
+    special = np.array([-0.0, 1e-9, -1e-9, np.nan, np.inf, -np.inf], np.float32)
+    x.reshape(-1)[:6] = special[: x.size]
+    for zero_point in INTEGER_RANGE[dtype]:
+        qparams = QParams.per_tensor(0.037, zero_point, dtype)
+        found, expected = fake_quantize(x, qparams), dequantize(quantize(x, qparams), qparams)
+        assert found.shape == shape
+        np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+
+
 # ---------------------------------------------------------------------- the document
 def gemmlowp(acc: int, multiplier: int, exponent: int) -> int:
     """SaturatingRoundingDoublingHighMul, then RoundingDivideByPOT: as gemmlowp's fixedpoint.h states them."""

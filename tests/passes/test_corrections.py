@@ -1,4 +1,4 @@
-"""Equalization, bias correction and weight rounding: what each promises, measured by other means."""
+"""Equalization, absorption and correction of biases, weight rounding: what each promises, measured by other means."""
 
 import numpy as np
 import pytest
@@ -126,6 +126,59 @@ def test_channels_are_tied_by_sums_and_cut_at_layers() -> None:
     assert set(of[id(net.x)]) == set(of[id(graph.outputs[0])]) == {FIXED}
 
 
+# ---------------------------------------------------------------------- high biases
+def high_biases(reader: str) -> tuple[Graph, Samples]:
+    """A layer whose third channel never comes near 0, a ReLU, and a reader."""
+    net = Net(1, 6, 6, 3, seed=2)
+    bias = np.array([0.1, -0.2, 40.0, 0.0])
+    x = net.relu(net.conv(net.x, 4, bias=bias, name="first"))
+    if reader == "dense":
+        y = net.dense(x, 5, name="reader")
+    elif reader == "padded":
+        y = net.conv(x, 5, 3, pads=(1, 1, 1, 1), name="reader")
+    else:
+        y = net.conv(x, 8, 3, groups=4 if reader == "grouped" else 1, name="reader")
+    graph = net.finish(y)
+    run_pass(graph, "fuse-epilogues")
+    return graph, net.samples(24)
+
+
+@pytest.mark.parametrize("reader", ["whole", "grouped", "dense"])
+def test_a_high_bias_moves_to_the_reader(reader: str) -> None:
+    graph, samples = high_biases(reader)
+    absorbed, result = run_pass(graph, "absorb-bias", correction_samples=samples)
+    assert result.changed
+    first, second = node_of(graph, "first"), node_of(graph, "reader")
+    x = FloatRuntime(graph, [first.output]).run
+    seen: list[np.ndarray] = []
+    interpreter.run(graph, samples, observe=lambda v, a: seen.append(a) if v.name == "first" else None)
+    channel = seen[0].reshape(-1, 4).astype(np.float64)[:, 2]
+    c = channel.mean() - 1.5 * (channel.mean() - channel.min())
+    moved = [np.asarray(node_of(absorbed, n).input(2).data) for n in ("first", "reader")]
+    np.testing.assert_allclose(moved[0] - first.input(2).data, [0, 0, -c, 0], rtol=1e-5)
+    w = np.asarray(second.input(1).data)
+    taps = w.reshape(len(w), -1, w.shape[-1]).sum(axis=1)
+    on_filters = np.repeat([0, 0, 1, 0], 2) * taps[:, 0] if reader == "grouped" else taps[:, 2]
+    np.testing.assert_allclose(moved[1] - second.input(2).data, c * on_filters, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(FloatRuntime(absorbed).run(samples)["y0"], x(samples)["y0"], atol=2e-4)
+    assert absorbed is not graph
+
+
+def test_biases_stay_where_padding_would_tell() -> None:
+    graph, samples = high_biases("padded")
+    found, result = run_pass(graph, "absorb-bias", correction_samples=samples)
+    assert found is graph
+    assert [n.reason for n in result.notes] == ["no ReLU between layers without padding"]
+
+
+def test_channels_that_reach_zero_keep_their_biases() -> None:
+    net = Net(1, 6)
+    graph = net.finish(net.dense(net.relu(net.dense(net.x, 8)), 3))
+    run_pass(graph, "fuse-epilogues")
+    _, result = run_pass(graph, "absorb-bias", correction_samples=net.samples(32))
+    assert [n.reason for n in result.notes] == ["no channel stays clear of 0"]
+
+
 # ---------------------------------------------------------------------- biases
 def test_bias_correction_brings_the_mean_error_to_zero() -> None:
     graph, samples = uneven()
@@ -135,7 +188,7 @@ def test_bias_correction_brings_the_mean_error_to_zero() -> None:
     corrected, result = run_pass(plain, "correct-bias{shrink=false}", **ctx.resources)
     assert result.changed
     for layer in layers(plain, corrected.clone(), error.samples, PassContext(), ""):
-        found = np.abs(layer.settle().mean(axis=0)).max()
+        found = np.abs(layer.errors().mean(axis=0)).max()
         qparams = (
             layer.node.output.type.qparams
         )  # what is rounded right away is rounded anew with the new bias
@@ -203,10 +256,10 @@ def test_filters_beyond_the_limit_are_left_alone() -> None:
 
 
 # ---------------------------------------------------------------------- what all share
-@pytest.mark.parametrize("name", ["equalize", "correct-bias", "round-weights"])
+@pytest.mark.parametrize("name", ["equalize", "absorb-bias", "correct-bias", "round-weights"])
 def test_without_samples_they_decline(name: str) -> None:
-    graph, samples = uneven()
-    plain = graph if name == "equalize" else annotated(graph, samples)[0]
+    graph, samples = high_biases("dense") if name == "absorb-bias" else uneven()
+    plain = graph if name in ("equalize", "absorb-bias") else annotated(graph, samples)[0]
     found, result = run_pass(plain, name)
     assert found is plain
     assert [n.reason for n in result.notes] == ["there are no samples to measure it on"]
