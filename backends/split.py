@@ -342,4 +342,5 @@ FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_f32_softmax_params": (_outer,),
     "qcc_copy_params": (split_copy,),
     "qcc_concat_params": (split_concat,),
+    "qcc_avx512_wide_conv_params": (split_window, split_vectors),
 }

@@ -17,6 +17,7 @@ from qcc.backends.x86 import (
     pooling,
     stem,
     vnni,
+    wide,
 )
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
@@ -29,6 +30,7 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *elementwise.KERNELS,
     *lookup.KERNELS,
     *movement.KERNELS,
+    *wide.KERNELS,
 )
 AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
 AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)
