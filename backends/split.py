@@ -343,4 +343,5 @@ FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_copy_params": (split_copy,),
     "qcc_concat_params": (split_concat,),
     "qcc_avx512_wide_conv_params": (split_window, split_vectors),
+    "qcc_avx512_wide_depthwise_params": (split_window,),
 }

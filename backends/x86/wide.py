@@ -39,6 +39,7 @@ _WORD = (0.70, 1.06, 1.55, 2.02)
 _REQUANTIZE = 4.0
 _RESIDUAL = 2.0
 _COPY = 16.0
+_DEPTHWISE_PAIR, _DEPTHWISE_FINISH = 1.7, 7.0
 _CALL = 60.0
 
 _CONV_PARAMS = (
@@ -278,7 +279,89 @@ def wide_row(
     return replace(row, **{"meant_for": has_16_bits, "uses_float": True, "priority": 10, **fields})
 
 
+# ---------------------------------------------------------------- depthwise convolution
+TAPS = 64
+_DEPTHWISE_PARAMS = (
+    *("batch", "input_height", "input_width", "channels", "output_height", "output_width"),
+    *("kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width"),
+    *("pad_top", "pad_left", "pad_value", "input_bytes", "skip_bytes", "output_bytes"),
+    *("output_zero_point", "low", "high"),
+)
+
+
+def accepts_depthwise(step: Step) -> str | None:
+    """A depthwise convolution of up to 64 taps, with sums of 32 bits."""
+    refused = wide_convolution.accepts_depthwise(step)
+    taps = step.root.input(1).type.elements // step.output.type.shape[-1]
+    if refused is None and taps > TAPS:
+        return f"{taps} taps, the kernel has {TAPS}"
+    return refused or accepts_int32(step)
+
+
+def lower_depthwise(step: Step) -> Call:
+    """The numbers of wide_depthwise_conv2d_scalar, in blocks of 32 channels; the weights of two taps side by side."""
+    call = wide_convolution.lower_depthwise(step)
+    weights = call.constants["weights"]
+    assert weights is not None
+    channels = weights.shape[2]
+    params: Params = {
+        name: channels if name == "channels" else call.params[name] for name in _DEPTHWISE_PARAMS
+    }
+    others = {name: call.constants[name] for name in ("skip_multiplier", "multiplier", "shift")}
+    return Call(
+        params,
+        {
+            "weights": pack_taps(weights.reshape(-1, channels)),
+            "bias": in_pairs(wrapped(folded_bias(call))),
+            **{name: None if array is None else in_pairs(array) for name, array in others.items()},
+        },
+        inputs=call.inputs,
+    )
+
+
+def in_pairs(array: NDArray[Any]) -> NDArray[Any]:
+    """[C, ...] to [blocks * 32, ...], zero-padded: pairs of vectors only."""
+    padding = (0, -len(array) % (2 * LANES)), *((0, 0),) * (array.ndim - 1)
+    return in_vectors(np.pad(array, padding))
+
+
+def pack_taps(weights: NDArray[Any]) -> NDArray[np.int8]:
+    """s8[taps, C] to [blocks][pairs of taps][2][16][2], zero-padded, flat."""
+    taps = np.pad(weights, ((0, len(weights) % 2), (0, 0)))
+    lanes = in_pairs(taps.T).reshape(-1, 2 * LANES, len(taps) // 2, 2)
+    return np.ascontiguousarray(lanes.swapaxes(1, 2), np.int8).reshape(-1)
+
+
+def cost_depthwise(step: Step) -> float:
+    """Cycles: a pair of taps of 32 channels, and what each 32 results take."""
+    channels = step.output.type.shape[-1]
+    pairs = ceil(step.root.input(1).type.elements / channels / 2)
+    finish = _DEPTHWISE_FINISH + (2 * _RESIDUAL if len(step.inputs) > 1 else 0)
+    return _CALL + step.output.type.elements / channels * ceil(channels / (2 * LANES)) * (
+        pairs * _DEPTHWISE_PAIR + finish
+    )
+
+
+def _depthwise_rows() -> Iterable[Kernel]:
+    for dtype in ("s16", "s8"):
+        for accepts, overwritten in in_place(accepts_depthwise):
+            for end in ("requantize", "add+requantize", "sub+requantize"):
+                yield wide_row(
+                    f"conv2d+{end}",
+                    dtype,
+                    "qcc_s16_depthwise_conv2d_avx512vnni",
+                    "qcc_avx512_wide_depthwise_params",
+                    lower_depthwise,
+                    accepts,
+                    cost_depthwise,
+                    in_place=overwritten,
+                    priority=12 if overwritten else 11,
+                )
+
+
 TILES = (Tile(4), Tile(3), Tile(2), Tile(1))
 KERNELS: tuple[Kernel, ...] = tuple(
-    row for root in ("conv2d", "dense") for tile in TILES for row in _rows(root, tile)
+    row
+    for rows in (*(_rows(root, tile) for root in ("conv2d", "dense") for tile in TILES), _depthwise_rows())
+    for row in rows
 )
