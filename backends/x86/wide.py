@@ -31,9 +31,7 @@ from qcc.ir.ops.conv import Conv2d
 LANES = 16  # s32 accumulators of a register
 CENTRE = 128  # what turns s8 into u8
 ROWS = (16, 12, 8, 6)  # pixels of the largest register tile with 1 to 4 vectors of channels; least: two fewer
-PAIR = (
-    np.arange(2 * LANES).reshape(4, 2, 4).swapaxes(0, 1).reshape(-1)
-)  # order of two vectors: qcc_avx512_wide.h
+PAIR = np.arange(2 * LANES).reshape(LANES, 2).T.reshape(-1)  # order of two vectors: qcc_avx512_wide.h
 _RESULT = 2**29
 _WORD = (0.70, 1.06, 1.55, 2.02)
 _REQUANTIZE = 4.0
@@ -159,8 +157,8 @@ def pack_weights(weights: NDArray[Any], groups: int, vectors: int, word: int) ->
 
 
 def wrapped(sums: NDArray[Any]) -> NDArray[np.int32]:
-    """s64 modulo 2^32: they wrap around as the accumulator does, and end where it is proved to end."""
-    return (sums.astype(np.int64) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    """s64 plus 2^31, modulo 2^32: they wrap around as the accumulator does, and end where it is proved to end."""
+    return (sums.astype(np.int64) + 2**31 & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
 def lower(step: Step, tile: Tile) -> Call:
@@ -299,7 +297,7 @@ def accepts_depthwise(step: Step) -> str | None:
 
 
 def lower_depthwise(step: Step) -> Call:
-    """The numbers of wide_depthwise_conv2d_scalar, in blocks of 32 channels; the weights of two taps side by side."""
+    """The numbers of wide_depthwise_conv2d_scalar, in blocks of 32 channels."""
     call = wide_convolution.lower_depthwise(step)
     weights = call.constants["weights"]
     assert weights is not None
@@ -326,10 +324,11 @@ def in_pairs(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def pack_taps(weights: NDArray[Any]) -> NDArray[np.int8]:
-    """s8[taps, C] to [blocks][pairs of taps][2][16][2], zero-padded, flat."""
-    taps = np.pad(weights, ((0, len(weights) % 2), (0, 0)))
-    lanes = in_pairs(taps.T).reshape(-1, 2 * LANES, len(taps) // 2, 2)
-    return np.ascontiguousarray(lanes.swapaxes(1, 2), np.int8).reshape(-1)
+    """s8[taps, C] to [blocks][taps][32], zero-padded, flat."""
+    of_blocks = np.pad(weights, ((0, 0), (0, -weights.shape[1] % (2 * LANES)))).reshape(
+        len(weights), -1, 2 * LANES
+    )
+    return np.ascontiguousarray(of_blocks.swapaxes(0, 1), np.int8).reshape(-1)
 
 
 def cost_depthwise(step: Step) -> float:

@@ -92,7 +92,7 @@ QCC_INLINE void qcc_wide_finish(const int vectors, __m512i *sums, const qcc_wide
     if (place->skip) {
       const __m512i x = qcc_wide_loads(place->skip, at, o.skip_bytes, pair ? lanes : lanes & 0xFFFF);
       if (pair) {
-        qcc_wide_add_pair(&sums[v], &sums[pair ? v + 1 : v], x, block->skip_multiplier + 16 * v);
+        qcc_wide_add_pair(sums + v, x, block->skip_multiplier + 16 * v);
       } else {
         const __m512i s = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(x));
         sums[v] = _mm512_add_epi32(sums[v], _mm512_mullo_epi32(s, _mm512_loadu_si512(block->skip_multiplier + 16 * v)));
@@ -282,8 +282,8 @@ QCC_INLINE void qcc_wide_conv(const qcc_avx512_wide_conv_params *p, const qcc_wi
         block.skip_multiplier = skip ? skip_multiplier + channel : NULL;
         block.lanes[0] = qcc_wide_lanes(channels);
         block.lanes[1] = channels > 32 ? qcc_wide_lanes(channels - 32) : 0;
-        for (int i = 0; i < 16 * vectors; i += 8) {
-          _mm512_storeu_pd(block.scale + i, qcc_wide_scale(multiplier + channel + i, shift + channel + i));
+        for (int i = 0; i < 16 * vectors; i += 16) {
+          qcc_wide_scale(multiplier + channel + i, shift + channel + i, block.scale + i);
         }
         qcc_wide_pixels(vectors, count, &image, &block, &place, o);
         block.weights += QCC_WIDE_COLUMN * words * vectors;

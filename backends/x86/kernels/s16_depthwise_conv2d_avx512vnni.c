@@ -2,16 +2,16 @@
  *
  * input    int8 or int16 [batch][input_height][input_width][channels]
  * skip     int8 or int16, shape of the output, or NULL
- * weights  int8[blocks][pairs][2][16][2]: blocks of 32 channels, the taps two by two, in the order of qcc_avx512_wide.h;
- *          zero where there is no tap or no channel
- * bias     int32[blocks][2][16], in that order, with the zero_points of input and skip folded in
+ * weights  int8[blocks][taps][32]: blocks of 32 channels, zero where there is no channel
+ * bias     int32[blocks][2][16], in the order of qcc_avx512_wide.h, with the zero_points of input and skip folded in, plus
+ *          2^31
  * skip_multiplier  int32[as bias], or NULL
  * multiplier, shift  int32[as bias], see qcc_requantize.h
  * output   int8 or int16 [batch][output_height][output_width][channels]; may be written over a skip of the same type
  *
  * Any stride, dilation and padding, up to 64 taps. The sum, with the residual operand, lies within int32, and what it
  * requantizes to below 2^29.
- * 32 channels of two taps, interleaved, are what vpdpwssd multiplies and adds.
+ * vpdpwssd adds two products; here one of them is by zero: to interleave two taps takes longer.
  * Reference: Conv2d.int_ref, Add.int_ref, Requantize.int_ref.
  */
 #include "qcc_avx512_wide.h"
@@ -36,48 +36,52 @@ typedef struct {
   double scale[32];
 } block_row;
 
-/* sums += the products of taps 2 * p and 2 * p + 1 of the pixel whose tap 0 is at `start`, in column `left` of the image.
- * taps: how many there are; inside: all of them; pad: what is read for one outside. */
-QCC_INLINE void add_pair_of_taps(const int taps, const int inside, const int bytes, const block_row *row, int p,
-                                 const char *start, int32_t left, const void *pad, __m512i *sums) {
-  __m512i tap[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-  QCC_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const int t = 2 * p + i;
-    if (t < taps) {
-      const void *x = start + row->offset[t];
-      if (!inside) {
-        x = (uint32_t)(left + row->column[t]) < (uint32_t)row->input_width ? x : pad;
-      }
-      tap[i] = qcc_wide_loads(x, 0, bytes, row->lanes);
-    }
+/* sums += the products of tap t of the pixel whose tap 0 is at `start`, in column `left` of the image: weights[0] has those
+ * of the even channels in low halves, weights[1] those of the odd ones in high halves.
+ * inside: whether all taps are; pad: what is read for one outside. */
+QCC_INLINE void add_tap(const int inside, const int bytes, const block_row *row, int t, const char *start, int32_t left,
+                        const void *pad, const __m512i *weights, __m512i *sums) {
+  const void *from = start + row->offset[t];
+  if (!inside) {
+    from = (uint32_t)(left + row->column[t]) < (uint32_t)row->input_width ? from : pad;
   }
-  const __m256i *w = (const __m256i *)(const void *)(row->weights + 64 * p);
-  sums[0] = _mm512_dpwssd_epi32(sums[0], _mm512_unpacklo_epi16(tap[0], tap[1]), _mm512_cvtepi8_epi16(_mm256_loadu_si256(w)));
-  sums[1] =
-      _mm512_dpwssd_epi32(sums[1], _mm512_unpackhi_epi16(tap[0], tap[1]), _mm512_cvtepi8_epi16(_mm256_loadu_si256(w + 1)));
+  const __m512i x = qcc_wide_loads(from, 0, bytes, row->lanes);
+  sums[0] = _mm512_dpwssd_epi32(sums[0], x, weights[0]);
+  sums[1] = _mm512_dpwssd_epi32(sums[1], x, weights[1]);
 }
 
-/* Output pixels `from` to `to`. taps: how many there are, 0 where the compiler does not know. */
-QCC_INLINE void pixels(const int taps, const int inside, const int bytes, const block_row *row, int32_t from, int32_t to,
+QCC_INLINE void load_weights(const int8_t *w, int t, __m512i *weights) {
+  const __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(w + 32 * t)));
+  weights[0] = _mm512_maskz_mov_epi16(0x55555555, x);
+  weights[1] = _mm512_maskz_mov_epi16(0xAAAAAAAA, x);
+}
+
+/* Output pixels `from` to `to`. taps: how many there are, up to 9; 0 where the compiler does not know. */
+QCC_INLINE void pixels(const int taps, const int inside, const int bytes, const block_row *whole, int32_t from, int32_t to,
                        const void *pad, qcc_wide_output o) {
+  const block_row copy = *whole, *row = &copy; /* which no store to the output changes */
+  __m512i w[9][2], weights[2];
+  QCC_UNROLL
+  for (int t = 0; t < taps; ++t) {
+    load_weights(row->weights, t, w[t]);
+    QCC_IN_REGISTER(w[t][0]);
+    QCC_IN_REGISTER(w[t][1]);
+  }
   for (int32_t x = from; x < to; ++x) {
     const char *start = row->input + x * row->pixel;
     const ptrdiff_t at = row->at + (ptrdiff_t)x * row->channels;
     const int32_t left = x * row->stride - row->left;
     __m512i sums[2] = {_mm512_loadu_si512(row->bias), _mm512_loadu_si512(row->bias + 16)};
-    if (taps) {
-      QCC_UNROLL
-      for (int p = 0; p < (taps + 1) / 2; ++p) {
-        add_pair_of_taps(taps, inside, bytes, row, p, start, left, pad, sums);
-      }
-    } else {
-      for (int p = 0; p < (row->taps + 1) / 2; ++p) {
-        add_pair_of_taps(row->taps, inside, bytes, row, p, start, left, pad, sums);
-      }
+    QCC_UNROLL
+    for (int t = 0; t < taps; ++t) {
+      add_tap(inside, bytes, row, t, start, left, pad, w[t], sums);
+    }
+    for (int t = 0; taps == 0 && t < row->taps; ++t) {
+      load_weights(row->weights, t, weights);
+      add_tap(inside, bytes, row, t, start, left, pad, weights, sums);
     }
     if (row->skip) {
-      qcc_wide_add_pair(&sums[0], &sums[1], qcc_wide_loads(row->skip, at, o.skip_bytes, row->lanes), row->skip_multiplier);
+      qcc_wide_add_pair(sums, qcc_wide_loads(row->skip, at, o.skip_bytes, row->lanes), row->skip_multiplier);
     }
     qcc_wide_finish_pair(sums[0], sums[1], row->scale, row->output, at, row->lanes, o);
   }
@@ -144,13 +148,12 @@ void qcc_s16_depthwise_conv2d_avx512vnni(const qcc_avx512_wide_depthwise_params 
       for (int32_t c = 0; c < p->channels; c += 32) {
         row.input = (const char *)input + ((line * p->input_width - p->pad_left) * p->channels + c) * p->input_bytes;
         row.at = ((ptrdiff_t)n * p->output_height + oy) * p->output_width * p->channels + c;
-        row.weights = weights + (ptrdiff_t)(c / 32) * ((row.taps + 1) / 2) * 64;
+        row.weights = weights + (ptrdiff_t)c * row.taps;
         row.bias = bias + c;
         row.skip_multiplier = skip ? skip_multiplier + c : NULL;
         row.lanes = qcc_wide_lanes(p->channels - c);
-        for (int i = 0; i < 32; i += 8) {
-          _mm512_storeu_pd(row.scale + i, qcc_wide_scale(multiplier + c + i, shift + c + i));
-        }
+        qcc_wide_scale(multiplier + c, shift + c, row.scale);
+        qcc_wide_scale(multiplier + c + 16, shift + c + 16, row.scale + 16);
         if (p->input_bytes == 2) {
           (row.taps == 9 ? nine_taps_of_16_bits : row_of_16_bits)(&row, &pad, o);
         } else {

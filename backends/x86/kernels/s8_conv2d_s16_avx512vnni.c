@@ -6,7 +6,7 @@
  *          channels (the last one has as many vectors as it needs), in the order of qcc_avx512_wide.h, zero where there is
  *          no channel. A run is what lies side by side: a whole kernel row, or one tap where dilation_width is not 1
  * bias     int32[groups][vectors of all blocks][16], in that order, with -128 * sum(w) and the zero_points of input and
- *          skip folded in
+ *          skip folded in, plus 2^31
  * skip_multiplier  int32[as bias], or NULL
  * multiplier, shift  int32[as bias], see qcc_requantize.h
  * output   int8 or int16 [batch][output_height][output_width], pixels output_step elements apart, each
