@@ -344,4 +344,5 @@ FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_concat_params": (split_concat,),
     "qcc_avx512_wide_conv_params": (split_window, split_vectors),
     "qcc_avx512_wide_depthwise_params": (split_window,),
+    "qcc_avx512_wide_add_params": (_count,),
 }

@@ -18,6 +18,7 @@ from qcc.backends.x86 import (
     stem,
     vnni,
     wide,
+    wide_elementwise,
 )
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
@@ -31,6 +32,7 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *lookup.KERNELS,
     *movement.KERNELS,
     *wide.KERNELS,
+    *wide_elementwise.KERNELS,
 )
 AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
 AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)

@@ -156,9 +156,9 @@ def pack_weights(weights: NDArray[Any], groups: int, vectors: int, word: int) ->
     return np.concatenate(parts).astype(np.int8)
 
 
-def wrapped(sums: NDArray[Any]) -> NDArray[np.int32]:
+def wrapped(sums: NDArray[Any] | int) -> NDArray[np.int32]:
     """s64 plus 2^31, modulo 2^32: they wrap around as the accumulator does, and end where it is proved to end."""
-    return (sums.astype(np.int64) + 2**31 & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return (np.asarray(sums, np.int64) + 2**31 & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
 
 
 def lower(step: Step, tile: Tile) -> Call:

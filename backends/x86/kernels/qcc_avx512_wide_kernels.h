@@ -62,6 +62,20 @@ void qcc_s16_depthwise_conv2d_avx512vnni(const qcc_avx512_wide_depthwise_params 
                                          const int32_t *QCC_RESTRICT multiplier, const int32_t *QCC_RESTRICT shift,
                                          void *output);
 
+/* ---------------------------------------------------------------- elementwise */
+
+typedef struct {
+  int32_t count;
+  int32_t a_bytes, b_bytes, output_bytes;
+  int32_t a_multiplier, b_multiplier;
+  int32_t bias;
+  int32_t multiplier, shift;
+  int32_t output_zero_point;
+  int32_t low, high; /* the output is saturated to [low, high] */
+} qcc_avx512_wide_add_params;
+
+void qcc_s16_add_avx512vnni(const qcc_avx512_wide_add_params *params, const void *a, const void *b, void *output);
+
 #ifdef __cplusplus
 }
 #endif

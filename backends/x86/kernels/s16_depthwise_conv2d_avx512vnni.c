@@ -17,6 +17,7 @@
 #include "qcc_avx512_wide.h"
 
 #define TAPS 64
+#define CHAINS 3
 
 /* A row of output and a block of its channels. */
 typedef struct {
@@ -57,24 +58,30 @@ QCC_INLINE void load_weights(const int8_t *w, int t, __m512i *weights) {
 }
 
 /* Output pixels `from` to `to`. taps: how many there are, up to 9; 0 where the compiler does not know. */
-QCC_INLINE void pixels(const int taps, const int inside, const int bytes, const block_row *whole, int32_t from, int32_t to,
-                       const void *pad, qcc_wide_output o) {
-  const block_row copy = *whole, *row = &copy; /* which no store to the output changes */
-  __m512i w[9][2], weights[2];
-  QCC_UNROLL
-  for (int t = 0; t < taps; ++t) {
-    load_weights(row->weights, t, w[t]);
-    QCC_IN_REGISTER(w[t][0]);
-    QCC_IN_REGISTER(w[t][1]);
-  }
+QCC_INLINE void pixels(const int taps, const int inside, const int bytes, const block_row *row, __m512i (*w)[2],
+                       int32_t from, int32_t to, const void *pad, qcc_wide_output o) {
+  const __m512i zero = _mm512_setzero_si512();
+  __m512i weights[2];
   for (int32_t x = from; x < to; ++x) {
     const char *start = row->input + x * row->pixel;
     const ptrdiff_t at = row->at + (ptrdiff_t)x * row->channels;
     const int32_t left = x * row->stride - row->left;
     __m512i sums[2] = {_mm512_loadu_si512(row->bias), _mm512_loadu_si512(row->bias + 16)};
+    /* in CHAINS parts: one after the other, the products would take longer than all the rest */
+    __m512i parts[CHAINS][2];
+    QCC_UNROLL
+    for (int i = 0; i < CHAINS; ++i) {
+      parts[i][0] = i ? zero : sums[0];
+      parts[i][1] = i ? zero : sums[1];
+    }
     QCC_UNROLL
     for (int t = 0; t < taps; ++t) {
-      add_tap(inside, bytes, row, t, start, left, pad, w[t], sums);
+      add_tap(inside, bytes, row, t, start, left, pad, w[t], parts[t % CHAINS]);
+    }
+    QCC_UNROLL
+    for (int i = 0; taps && i < CHAINS; ++i) {
+      sums[0] = i ? _mm512_add_epi32(sums[0], parts[i][0]) : parts[0][0];
+      sums[1] = i ? _mm512_add_epi32(sums[1], parts[i][1]) : parts[0][1];
     }
     for (int t = 0; taps == 0 && t < row->taps; ++t) {
       load_weights(row->weights, t, weights);
@@ -87,11 +94,23 @@ QCC_INLINE void pixels(const int taps, const int inside, const int bytes, const 
   }
 }
 
-#define ROW_FUNCTION(name, taps, bytes)                                                 \
-  static void name(const block_row *row, const void *pad, qcc_wide_output o) {          \
-    pixels(taps, 0, bytes, row, 0, row->first, pad, o);                                 \
-    pixels(taps, 1, bytes, row, row->first, row->end, pad, o);                          \
-    pixels(taps, 0, bytes, row, row->end, row->width, pad, o);                          \
+QCC_INLINE void whole_row(const int taps, const int bytes, const block_row *given, const void *pad, qcc_wide_output o) {
+  const block_row row = *given; /* which no store to the output changes */
+  __m512i w[9][2];
+  QCC_UNROLL
+  for (int t = 0; t < taps; ++t) {
+    load_weights(row.weights, t, w[t]);
+    QCC_IN_REGISTER(w[t][0]);
+    QCC_IN_REGISTER(w[t][1]);
+  }
+  pixels(taps, 0, bytes, &row, w, 0, row.first, pad, o);
+  pixels(taps, 1, bytes, &row, w, row.first, row.end, pad, o);
+  pixels(taps, 0, bytes, &row, w, row.end, row.width, pad, o);
+}
+
+#define ROW_FUNCTION(name, taps, bytes)                                        \
+  static void name(const block_row *row, const void *pad, qcc_wide_output o) { \
+    whole_row(taps, bytes, row, pad, o);                                       \
   }
 ROW_FUNCTION(row_of_8_bits, 0, 1)
 ROW_FUNCTION(row_of_16_bits, 0, 2)
