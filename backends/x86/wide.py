@@ -34,10 +34,10 @@ ROWS = (16, 12, 8, 6)  # pixels of the largest register tile with 1 to 4 vectors
 PAIR = np.arange(2 * LANES).reshape(LANES, 2).T.reshape(-1)  # order of two vectors: qcc_avx512_wide.h
 _RESULT = 2**29
 _WORD = (0.70, 1.06, 1.55, 2.02)
-_REQUANTIZE = 4.0
+_REQUANTIZE = 5.0
 _RESIDUAL = 2.0
 _COPY = 16.0
-_DEPTHWISE_PAIR, _DEPTHWISE_FINISH = 1.7, 7.0
+_DEPTHWISE_TAP, _DEPTHWISE_FINISH, _DEPTHWISE_ROW = 1.5, 9.0, 60.0
 _CALL = 60.0
 
 _CONV_PARAMS = (
@@ -332,13 +332,12 @@ def pack_taps(weights: NDArray[Any]) -> NDArray[np.int8]:
 
 
 def cost_depthwise(step: Step) -> float:
-    """Cycles: a pair of taps of 32 channels, and what each 32 results take."""
-    channels = step.output.type.shape[-1]
-    pairs = ceil(step.root.input(1).type.elements / channels / 2)
+    """Cycles: a tap of 32 channels, what each 32 results take, and each row of them."""
+    _, height, width, channels = step.output.type.shape
+    taps = step.root.input(1).type.elements // channels
     finish = _DEPTHWISE_FINISH + (2 * _RESIDUAL if len(step.inputs) > 1 else 0)
-    return _CALL + step.output.type.elements / channels * ceil(channels / (2 * LANES)) * (
-        pairs * _DEPTHWISE_PAIR + finish
-    )
+    row = _DEPTHWISE_ROW + width * (taps * _DEPTHWISE_TAP + finish)
+    return _CALL + height * ceil(channels / (2 * LANES)) * row
 
 
 def _depthwise_rows() -> Iterable[Kernel]:

@@ -158,7 +158,7 @@ def on_rows(program: Program) -> float:
 
 @pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_layers_of_every_kind(seed: int, vnni: Target, emitted: Emitted) -> None:
-    program = check(every_layer(seed, 40), vnni, emitted)
+    program = check(every_layer(seed, 30), vnni, emitted)
     assert on_rows(program) > 0.9
     assert {k.symbol for k in ROWS} <= {op.kernel.symbol for op in program.operations}
 
@@ -178,7 +178,7 @@ def test_every_tile(variant: str, vnni: Target, emitted: Emitted) -> None:
 def test_threads(vnni: Target, emitted: Emitted, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
         monkeypatch.setattr(parallel, name, -1e12)
-    program = check(every_layer(7, 24), vnni, emitted, 3)
+    program = check(every_layer(7, 16), vnni, emitted, 3)
     split = {op.kernel.symbol for op in program.operations if op.parts}
     assert {k.symbol for k in ROWS} <= split
 
@@ -210,7 +210,7 @@ def sanitized(target: Target) -> Target:
 
 
 def test_library_runs_clean_under_sanitizers(vnni: Target, emitted: Emitted) -> None:
-    target, net = sanitized(vnni), every_layer(4, 20)
+    target, net = sanitized(vnni), every_layer(4, 10)
     folder, _ = emitted(net, target, net.plan())
     executable = build_program(folder, target, [folder / "test_main.c"])
     assert run_program(executable, target) == "layers: 5 of 5 test vectors passed\n"
@@ -225,20 +225,29 @@ def test_library_compiles_without_a_warning(
     if compiler == "zig":
         pytest.importorskip("ziglang", reason="the zig compiler is not installed")
         argv = (sys.executable, "-m", "ziglang", "cc", "-fno-sanitize=undefined")
-    check(every_layer(6, 16), strict(replace(vnni, compilers=(Compiler(argv, ""),))), emitted)
+    check(every_layer(6, 8), strict(replace(vnni, compilers=(Compiler(argv, ""),))), emitted)
 
 
 def test_library_compiles_as_cpp(vnni: Target, emitted: Emitted, strict: Callable[..., Target]) -> None:
-    net = every_layer(6, 16)
+    net = every_layer(6, 8)
     net.plan()
     folder, _ = emitted(net, vnni)
     command = ["g++", "-xc++", "-std=c++17", *strict(vnni).flags, "-O1", "-fsyntax-only"]
-    subprocess.run([*command, *map(str, library_sources(folder))], check=True, timeout=300)
+    subprocess.run(
+        [*command, *(str(f) for f in library_sources(folder) if f.suffix == ".c")], check=True, timeout=300
+    )
 
 
 def test_nothing_beyond_the_tensors_is_touched(vnni: Target, emitted: Emitted, tmp_path: Path) -> None:
     """Masked accesses, which sanitizers do not see: the pages around the input and the output fault."""
     nets = []
+
+    def add(net: WideNet, chosen: str) -> None:
+        real = {
+            v.name: net.rng.normal(size=(3, *v.type.shape[1:])).astype(np.float32) for v in net.graph.inputs
+        }
+        nets.append(Planned(integer_graph(net.graph, real, [chosen])))
+
     for index, (outputs, kernel, channels, groups, pad) in enumerate(
         (
             (17, 1, 6, 1, 0),
@@ -249,21 +258,13 @@ def test_nothing_beyond_the_tensors_is_touched(vnni: Target, emitted: Emitted, t
             (70, 3, 1, 70, 0),
         )
     ):
-        for share in (0.0, 1.0):
+        for output in (False, True):
             net = WideNet(index)
             net.conv((4, 5), (outputs, kernel, kernel, channels), pads=(pad,) * 4, groups=groups)
-            chosen = [net.graph.outputs[0].name] if share == 0 else [net.graph.inputs[0].name]
-            real = {
-                v.name: net.rng.normal(size=(3, *v.type.shape[1:])).astype(np.float32)
-                for v in net.graph.inputs
-            }
-            net.graph = integer_graph(net.graph, real, chosen)
-            nets.append(Planned(net.graph))
+            add(net, (net.graph.outputs if output else net.graph.inputs)[0].name)
     net = WideNet(9)
-    net.share = 1.0
     net.emit("add", net.input(1, 5, 21), net.input(1, 5, 21), output="add")
-    net.plan()
-    nets.append(Planned(net.graph))
+    add(net, net.graph.inputs[0].name)
     run_guarded(nets, vnni, emitted, tmp_path, ("s16",))
 
 

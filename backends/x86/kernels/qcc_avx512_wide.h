@@ -28,6 +28,8 @@ QCC_INLINE __m512i qcc_wide_loads(const void *x, ptrdiff_t at, int32_t bytes, __
 
 /* What is the same for all channels. */
 typedef struct {
+  __m512i magic;     /* 2^52 as float64 */
+  __m512d zero;      /* the float64 of a sum that is 0 */
   __m512d addend;    /* 1.5 * 2^52 + 2 * zero_point + 1 */
   __m512i low, high; /* 2 * low, 2 * high + 1 */
   int32_t skip_bytes, output_bytes;
@@ -35,7 +37,8 @@ typedef struct {
 
 QCC_INLINE qcc_wide_output qcc_wide_saturation(int32_t zero_point, int32_t low, int32_t high, int32_t skip_bytes,
                                                int32_t output_bytes) {
-  const qcc_wide_output o = {_mm512_set1_pd(6755399441055744.0 + (double)(2 * zero_point + 1)), _mm512_set1_epi32(2 * low),
+  const qcc_wide_output o = {_mm512_set1_epi64(0x4330000000000000), _mm512_set1_pd(4503599627370496.0 + 2147483648.0),
+                             _mm512_set1_pd(6755399441055744.0 + (double)(2 * zero_point + 1)), _mm512_set1_epi32(2 * low),
                              _mm512_set1_epi32(2 * high + 1), skip_bytes, output_bytes};
   return o;
 }
@@ -57,19 +60,17 @@ QCC_INLINE void qcc_wide_scale(const int32_t *multiplier, const int32_t *shift, 
  * A float64 of 2^52 + n has n in its low bits: so sums become float64. One of 1.5 * 2^52 + n, too; and a fused multiply-add
  * rounds once, here down. So its bits are the largest integer n <= 2 * (sum * multiplier * 2^-shift + zero_point) + 1, and
  * n / 2, rounded down, is the result with one half added, rounded down. */
-QCC_INLINE __m512i qcc_wide_requantize(__m512i sums, const double *scale, qcc_wide_output o) {
-  const __m512i magic = _mm512_set1_epi64(0x4330000000000000);                   /* 2^52 */
-  const __m512d zero = _mm512_set1_pd(4503599627370496.0 + 2147483648.0); /* of a sum that is 0 */
-  const __m512i even = _mm512_mask_blend_epi32(0xAAAA, sums, magic);
-  const __m512i odd = _mm512_or_si512(_mm512_srli_epi64(sums, 32), magic);
-  const __m512d a = _mm512_sub_pd(_mm512_castsi512_pd(even), zero), b = _mm512_sub_pd(_mm512_castsi512_pd(odd), zero);
+QCC_INLINE __m512i qcc_wide_requantize(__m512i sums, const double *scale, const qcc_wide_output *o) {
+  const __m512i even = _mm512_mask_blend_epi32(0xAAAA, sums, o->magic);
+  const __m512i odd = _mm512_or_si512(_mm512_srli_epi64(sums, 32), o->magic);
+  const __m512d a = _mm512_sub_pd(_mm512_castsi512_pd(even), o->zero), b = _mm512_sub_pd(_mm512_castsi512_pd(odd), o->zero);
   const __m512d x =
-      _mm512_fmadd_round_pd(a, _mm512_loadu_pd(scale), o.addend, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+      _mm512_fmadd_round_pd(a, _mm512_loadu_pd(scale), o->addend, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   const __m512d y =
-      _mm512_fmadd_round_pd(b, _mm512_loadu_pd(scale + 8), o.addend, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+      _mm512_fmadd_round_pd(b, _mm512_loadu_pd(scale + 8), o->addend, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   const __m512i q =
       _mm512_mask_blend_epi32(0xAAAA, _mm512_castpd_si512(x), _mm512_slli_epi64(_mm512_castpd_si512(y), 32));
-  return _mm512_min_epi32(_mm512_max_epi32(q, o.low), o.high);
+  return _mm512_min_epi32(_mm512_max_epi32(q, o->low), o->high);
 }
 
 /* 32 int16 to the output. */
@@ -85,17 +86,17 @@ QCC_INLINE void qcc_wide_stores(void *output, ptrdiff_t at, __mmask32 lanes, __m
 
 /* The sums of a pair to the output. scale: of 32 channels. */
 QCC_INLINE void qcc_wide_finish_pair(__m512i even, __m512i odd, const double *scale, void *output, ptrdiff_t at,
-                                     __mmask32 lanes, qcc_wide_output o) {
+                                     __mmask32 lanes, const qcc_wide_output *o) {
   const __m512i a = qcc_wide_requantize(even, scale, o), b = qcc_wide_requantize(odd, scale + 16, o);
   const __m512i q = _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 1), _mm512_slli_epi32(b, 15));
-  qcc_wide_stores(output, at, lanes, q, o.output_bytes);
+  qcc_wide_stores(output, at, lanes, q, o->output_bytes);
 }
 
 /* The sums of 16 channels to the output. */
 QCC_INLINE void qcc_wide_finish_single(__m512i sums, const double *scale, void *output, ptrdiff_t at, __mmask32 lanes,
-                                       qcc_wide_output o) {
+                                       const qcc_wide_output *o) {
   const __m512i q = _mm512_srai_epi32(qcc_wide_requantize(sums, scale, o), 1);
-  qcc_wide_stores(output, at, lanes & 0xFFFF, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(q)), o.output_bytes);
+  qcc_wide_stores(output, at, lanes & 0xFFFF, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(q)), o->output_bytes);
 }
 
 /* sums += x * multiplier, for 32 int16 and a pair. */

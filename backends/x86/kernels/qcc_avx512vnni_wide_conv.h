@@ -83,14 +83,14 @@ QCC_INLINE void qcc_wide_words(const int rows, const int vectors, const int8_t *
 
 /* The sums of one pixel to the output. */
 QCC_INLINE void qcc_wide_finish(const int vectors, __m512i *sums, const qcc_wide_block *block, qcc_wide_place *place,
-                                ptrdiff_t step, qcc_wide_output o) {
+                                ptrdiff_t step, const qcc_wide_output *o) {
   QCC_UNROLL
   for (int v = 0; v < vectors; v += 2) {
     const ptrdiff_t at = place->at + 16 * v;
     const __mmask32 lanes = block->lanes[v / 2];
     const int pair = v + 1 < vectors;
     if (place->skip) {
-      const __m512i x = qcc_wide_loads(place->skip, at, o.skip_bytes, pair ? lanes : lanes & 0xFFFF);
+      const __m512i x = qcc_wide_loads(place->skip, at, o->skip_bytes, pair ? lanes : lanes & 0xFFFF);
       if (pair) {
         qcc_wide_add_pair(sums + v, x, block->skip_multiplier + 16 * v);
       } else {
@@ -109,7 +109,12 @@ QCC_INLINE void qcc_wide_finish(const int vectors, __m512i *sums, const qcc_wide
 
 /* `tiles` tiles, one behind the other. valid: the pixels of a tile that exist; the others repeat the last of them. */
 QCC_INLINE void qcc_wide_tiles(const int rows, const int vectors, const qcc_wide_image *image, const qcc_wide_block *block,
-                               qcc_wide_place *place, int32_t tiles, int32_t valid, qcc_wide_output o) {
+                               qcc_wide_place *place, int32_t tiles, int32_t valid, const qcc_wide_output *given) {
+#if QCC_WIDE_INPUT == 2
+  const qcc_wide_output held = *given, *o = &held;
+#else /* here more registers would be needed than there are: gcc would keep weights in memory */
+  const qcc_wide_output *o = given;
+#endif
   for (; tiles > 0; --tiles) {
     const int8_t *start[QCC_WIDE_ROWS];
     __m512i acc[24];
@@ -154,12 +159,12 @@ QCC_INLINE void qcc_wide_tiles(const int rows, const int vectors, const qcc_wide
 }
 
 typedef void qcc_wide_function(const qcc_wide_image *, const qcc_wide_block *, qcc_wide_place *, int32_t, int32_t,
-                               qcc_wide_output);
+                               const qcc_wide_output *);
 
 /* The same with sizes known to the compiler, so that the sums stay in registers. */
 #define QCC_WIDE_FUNCTION(rows, vectors)                                                                          \
   static void tiles_##rows##x##vectors(const qcc_wide_image *image, const qcc_wide_block *block,                  \
-                                       qcc_wide_place *place, int32_t tiles, int32_t valid, qcc_wide_output o) {  \
+                                       qcc_wide_place *place, int32_t tiles, int32_t valid, const qcc_wide_output *o) {  \
     qcc_wide_tiles(rows, vectors, image, block, place, tiles, valid, o);                                          \
   }
 /* What fills the registers, one and two pixels less, and one pixel. */
@@ -175,7 +180,7 @@ QCC_WIDE_SIZES(6, 5, 4, 4)
 
 /* All pixels of one block of channels: tiles that differ by one pixel at most, so that none is nearly empty. */
 static void qcc_wide_pixels(int vectors, int32_t count, const qcc_wide_image *image, const qcc_wide_block *block,
-                            qcc_wide_place *place, qcc_wide_output o) {
+                            qcc_wide_place *place, const qcc_wide_output *o) {
   const int32_t most = vectors == 4 ? 6 : vectors == 3 ? 8 : vectors == 2 ? 12 : 16, least = most - 2;
   qcc_wide_function *const *sizes =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
@@ -285,7 +290,7 @@ QCC_INLINE void qcc_wide_conv(const qcc_avx512_wide_conv_params *p, const qcc_wi
         for (int i = 0; i < 16 * vectors; i += 16) {
           qcc_wide_scale(multiplier + channel + i, shift + channel + i, block.scale + i);
         }
-        qcc_wide_pixels(vectors, count, &image, &block, &place, o);
+        qcc_wide_pixels(vectors, count, &image, &block, &place, &o);
         block.weights += QCC_WIDE_COLUMN * words * vectors;
         channel += 16 * vectors;
       }

@@ -32,7 +32,7 @@ QCC_INLINE void add_all(const int a_bytes, const int b_bytes, const qcc_avx512_w
     if (b) {
       qcc_wide_add_pair(sums, qcc_wide_loads(b, i, b_bytes, lanes), factors[1]);
     }
-    qcc_wide_finish_pair(sums[0], sums[1], scale, output, i, lanes, o);
+    qcc_wide_finish_pair(sums[0], sums[1], scale, output, i, lanes, &o);
   }
 }
 

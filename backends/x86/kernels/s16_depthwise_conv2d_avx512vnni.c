@@ -90,7 +90,7 @@ QCC_INLINE void pixels(const int taps, const int inside, const int bytes, const 
     if (row->skip) {
       qcc_wide_add_pair(sums, qcc_wide_loads(row->skip, at, o.skip_bytes, row->lanes), row->skip_multiplier);
     }
-    qcc_wide_finish_pair(sums[0], sums[1], row->scale, row->output, at, row->lanes, o);
+    qcc_wide_finish_pair(sums[0], sums[1], row->scale, row->output, at, row->lanes, &o);
   }
 }
 
