@@ -53,10 +53,10 @@ _CONV_PARAMS = (
 def accepts_int32(step: Step) -> str | None:
     """The sum that is requantized must lie within 32 bits, and its result within 30."""
     node = step.nodes[-1]
-    bounds = [constant(node, name) for name in ("acc_min", "acc_max")]
-    if bounds[0] is None or bounds[1] is None:
+    least, most = constant(node, "acc_min"), constant(node, "acc_max")
+    if least is None or most is None:
         return "the accumulators have no proven interval"
-    low, high = (b.astype(np.int64).reshape(-1) for b in bounds)
+    low, high = (b.astype(np.int64).reshape(-1) for b in (least, most))
     if low.min(initial=0) < -(2**31) or high.max(initial=0) >= 2**31:
         return f"accumulators between {low.min()} and {high.max()} leave 32 bits"
     planned = requantize_constants(step)
