@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from qcc.ir import interpreter
 from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.qspec import QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
-from qcc.passes.calibrate import Calibrate
 from qcc.passes.channel_groups import FIXED, ChannelGroups, channel_groups, linear_weight
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.graph_error import Arrays, GraphError, declined
 from qcc.passes.graph_statistics import Batch, Observe
 from qcc.passes.layerwise import sample_count
+from qcc.passes.trial import trial_noise
 
 Reals = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ class Equalize(Pass):
     ``margin``: r is this much more than was seen. A ReLU6 keeps its bound for the scaled values, so that a channel is
     cut where it leaves ``margin`` times the range seen, and never acts before: for what was seen, the float function
     stays the same. Tried with a up to 1 and up to 1/2; the better is kept if the error of the outputs falls on the
-    samples, ranges being chosen by ``observer``, types by ``int16`` and ``floats`` (see choose-qparams).
+    samples, ranges being chosen by ``observer``, types by ``qspec``, ``int16`` and ``floats`` (see choose-qparams).
     Reads ctx.resources: see GraphError; ``channel_observer_factory``
     (optional), (graph, values) -> Observe, arrays channels-last; the interpreter where absent. Declines without samples.
     """
@@ -49,6 +50,7 @@ class Equalize(Pass):
     exactness = "approximate"
     margin: float = 1.5
     observer: str = "min-max"
+    qspec: str = ""
     int16: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
 
@@ -57,7 +59,7 @@ class Equalize(Pass):
         error = GraphError.of(graph, ctx)
         if error is None:
             return PassResult(False, (declined(graph, self.name, ctx),))
-        clusters = _clusters(graph, error.samples, self.margin, ctx)
+        clusters = _clusters(graph, error.samples, self.margin, QSpec.parse(self.qspec), ctx)
         if not clusters:
             return PassResult(False, (Note(graph.outputs[0].name, self.name, False, "no channels to scale"),))
         before = self._noise(graph, error, ctx)
@@ -78,20 +80,15 @@ class Equalize(Pass):
 
     def _noise(self, graph: Graph, error: GraphError, ctx: PassContext) -> float:
         """Of ``graph`` after calibration and choose-qparams, on a few samples."""
-        samples = _some(graph, error.samples)
-        shared = {k: v for k, v in ctx.resources.items() if k == "observer_factory"}
-        trial = PassContext({**shared, "calibration": [samples]})
-        copy = graph.clone()
-        Calibrate(observer=self.observer).run(copy, trial)
-        ChooseQParams(int16=self.int16, floats=self.floats).run(copy, trial)
-        return error.noise(copy)
+        choices = ChooseQParams(qspec=self.qspec, int16=self.int16, floats=self.floats)
+        return trial_noise(graph, error, _some(graph, error.samples), ctx, choices, self.observer)
 
 
 @dataclass(frozen=True)
 class _Read:
     """A tensor that a layer reads. Per channel: ``ids``, its group; extremes ``low`` <= 0 <= ``high``; ``power``, mean square;
     ``density``, share of elements that are not 0; ``gain``, sum of the squared weights on it. ``signal``: the power
-    of the result."""
+    of the result; ``spec``: bits of weights and activations."""
 
     node: Node
     ids: NDArray[np.intp]
@@ -101,14 +98,15 @@ class _Read:
     density: Reals
     gain: Reals
     signal: float
+    spec: QSpec
 
     def noise(self, factors: Reals) -> float:
         """Predicted noise over signal of the result when each channel is divided by its factor."""
         s = factors[self.ids]
-        step = _width(self.low / s, self.high / s) / 255
+        step = _width(self.low / s, self.high / s) / (2**self.spec.a_bits - 1)
         rounding = np.minimum(step**2 / 12 * s**2 * self.density, self.power)
         weights = _by_group(self.node) * s.reshape(-1, 1, 1, _inputs(self.node))
-        scale = np.abs(weights).max(axis=(2, 3), keepdims=True) / 127 + 1e-30
+        scale = np.abs(weights).max(axis=(2, 3), keepdims=True) / self.spec.weight_max + 1e-30
         error = ((weights - np.rint(weights / scale) * scale) ** 2).sum(axis=(1, 2)).ravel()
         return float((self.gain * rounding + error * self.power / s**2).sum()) / self.signal
 
@@ -137,7 +135,7 @@ class _Cluster:
         return found, before, best
 
 
-def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) -> list[_Cluster]:
+def _clusters(graph: Graph, samples: Arrays, margin: float, spec: QSpec, ctx: PassContext) -> list[_Cluster]:
     groups = channel_groups(graph)
     observe = ctx.resources.get("channel_observer_factory", _interpret)(graph, _computed(graph))
     measured = _measure(observe, groups, _some(graph, samples))
@@ -163,7 +161,9 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, ctx: PassContext) ->
         if number != FIXED:
             gain = (_by_group(node) ** 2).sum(axis=(1, 2)).ravel()
             signal = max(float(measured[id(node.output)][2].sum()), 1e-30)
-            reads.setdefault(number, []).append(_Read(node, ids, *measured[id(node.input(0))], gain, signal))
+            reads.setdefault(number, []).append(
+                _Read(node, ids, *measured[id(node.input(0))], gain, signal, spec)
+            )
     return [_Cluster((root == n) & (n != FIXED), r, share, sign, groups) for n, r in reads.items()]
 
 

@@ -198,7 +198,7 @@ def _shaping(options: CompileOptions) -> tuple[str, ...]:
     """The passes that scale and shift channels of the float graph, as text."""
     qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
     passes = {
-        "equalize": _pass("equalize", *_choices(options)),
+        "equalize": _pass("equalize", qspec, *_choices(options)),
         "migrate-scales": _pass("migrate-scales", qspec, *_choices(options)),
         "absorb-bias": _pass("absorb-bias", *_choices(options)),
     }

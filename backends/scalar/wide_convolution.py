@@ -26,6 +26,7 @@ from qcc.ir.ops.dense import Dense
 
 RUN = 480  # QCC_WIDE_RUN in qcc_wide.h
 CONV = "qcc_wide_conv2d_params"
+_PRODUCTS, _OUTPUT = 0.8, 8.0  # in a cycle; cycles
 PACKED_PRIORITY = 30  # above all others: packing is chosen for its bytes
 
 
@@ -168,13 +169,26 @@ def lower_conv_transpose2d(step: Step) -> Call:
     return replace(call, params=inserted(params, "skip_zero_point", {"input_zero_point": op.x_zero_point}))
 
 
+def cost(step: Step) -> float:
+    """Cycles: measured at 0.6 to 1.3 products in each, with code for any vector unit, and some for an output."""
+    macs = sum(node.op.macs(node.signature) for node in step.nodes)
+    return macs / _PRODUCTS + step.output.type.elements * _OUTPUT
+
+
 def _with_skip(root: str) -> tuple[str, ...]:
     return tuple(f"{root}{middle}+requantize" for middle in ("", "+add", "+sub"))
 
 
 KERNELS: tuple[Kernel, ...] = (
     *rows(
-        _with_skip("conv2d"), "qcc_wide_conv2d_scalar", CONV, lower_conv2d, accepts_convolution, in_place=(1,)
+        _with_skip("conv2d"),
+        "qcc_wide_conv2d_scalar",
+        CONV,
+        lower_conv2d,
+        accepts_convolution,
+        in_place=(1,),
+        cost=cost,
+        channel_block=1,
     ),
     *rows(
         _with_skip("conv2d"),
@@ -182,11 +196,19 @@ KERNELS: tuple[Kernel, ...] = (
         CONV,
         lower_depthwise,
         accepts_depthwise,
+        cost=cost,
         priority=1,
         in_place=(1,),
     ),
     *rows(
-        _with_skip("dense"), "qcc_wide_conv2d_scalar", CONV, lower_dense, accepts_convolution, in_place=(1,)
+        _with_skip("dense"),
+        "qcc_wide_conv2d_scalar",
+        CONV,
+        lower_dense,
+        accepts_convolution,
+        in_place=(1,),
+        cost=cost,
+        channel_block=1,
     ),
     *rows(
         _with_skip("conv_transpose2d"),
@@ -205,6 +227,8 @@ KERNELS: tuple[Kernel, ...] = (
             source("qcc_s4_conv2d_scalar"),
             _packed(lower),
             accepts,
+            cost=cost,
+            channel_block=1,
             priority=priority,
             in_place=in_place,
             wide=True,

@@ -17,6 +17,8 @@ from qcc.backends.x86 import (
     pooling,
     stem,
     vnni,
+    wide,
+    wide_elementwise,
 )
 
 AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
@@ -29,6 +31,8 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *elementwise.KERNELS,
     *lookup.KERNELS,
     *movement.KERNELS,
+    *wide.KERNELS,
+    *wide_elementwise.KERNELS,
 )
 AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
 AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)

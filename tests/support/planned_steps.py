@@ -166,7 +166,7 @@ def blocks(program: Program, samples: Mapping[str, Array]) -> list[tuple[Array, 
     outputs = np.zeros((count, program.output_bytes), np.int8)
     for block, ports, arrays in ((inputs, program.inputs, samples), (outputs, program.outputs, results)):
         for port in ports:
-            data = arrays[port.name].reshape(count, -1)
+            data = np.ascontiguousarray(arrays[port.name]).reshape(count, -1).view(np.int8)
             block[:, port.offset : port.offset + data.shape[1]] = data
     return list(zip(inputs, outputs, strict=True))
 
