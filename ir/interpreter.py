@@ -162,7 +162,7 @@ class Execution:
         """What later nodes read as ``value``, in the layout of ``array``; one that depends on no input stays as it is."""
         held = self._held[id(value)]
         if held.layout != "constant":
-            self._held[id(value)] = _Held(array, held.layout)
+            self._held[id(value)] = Held(array, held.layout)
 
     def forget(self, node: Node) -> None:
         """Drop operands that no later node reads."""

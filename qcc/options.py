@@ -14,7 +14,7 @@ from qcc.ir.errors import QccError
 from qcc.ir.ops.stored import CODE_MAX
 from qcc.ir.ops.stored import FORMATS as STORED_FORMATS
 from qcc.ir.qspec import QSpec
-from qcc.recipes import CORRECTIONS, OPTIONS, find_recipe, require_agreement
+from qcc.recipes import CORRECTIONS, OPTIONS, USUAL_CORRECTIONS, find_recipe, require_agreement
 
 MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
 
@@ -33,7 +33,7 @@ class CompileOptions:
     option that has its default counts as not given).
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
     ``corrections``: equalization, migration of scales, absorption and correction of biases, weight rounding, each kept
-    where it helps on real samples; True for all, or the names of some of CORRECTIONS.
+    where it helps on real samples; True for USUAL_CORRECTIONS, or the names of some of CORRECTIONS.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
     ``rounding``: whose integers a requantization yields: qcc's own, or those of another runtime's kernels.
     ``residuals``: convolutions in front of an addition leave their sum in 32 bits for it.
@@ -153,7 +153,7 @@ class CompileOptions:
     def chosen_corrections(self) -> tuple[str, ...]:
         """The names of the corrections, in the order of CORRECTIONS."""
         if isinstance(self.corrections, bool):
-            return CORRECTIONS if self.corrections else ()
+            return USUAL_CORRECTIONS if self.corrections else ()
         return tuple(name for name in CORRECTIONS if name in self.corrections)
 
     @property

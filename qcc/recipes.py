@@ -9,6 +9,8 @@ from qcc.ir.errors import QccError
 
 Rounding = Literal["ties_up", "tflite", "onnx"]
 CORRECTIONS = ("equalize", "migrate-scales", "absorb-bias", "correct-bias", "round-weights")
+# without absorb-bias: what lies below the constants that it takes from channels is cut in samples that were not seen
+USUAL_CORRECTIONS = tuple(name for name in CORRECTIONS if name != "absorb-bias")
 
 
 @dataclass(frozen=True)
