@@ -152,7 +152,7 @@ class _Place:
 def _places(graph: Graph) -> list[_Place]:
     found = []
     for node in graph.nodes:
-        layer, readers = node.inputs[0] and node.inputs[0].producer, tuple(dict.fromkeys(node.output.users))
+        layer, readers = _producer(node), tuple(dict.fromkeys(node.output.users))
         if (
             isinstance(node.op, Clamp)
             and node.op.low == 0
@@ -166,6 +166,11 @@ def _places(graph: Graph) -> list[_Place]:
         ):
             found.append(_Place(node.output, layer, node.op.high, readers))
     return found
+
+
+def _producer(node: Node) -> Node | None:
+    value = node.inputs[0] if node.inputs else None
+    return None if value is None else value.producer
 
 
 def _is_layer(node: Node) -> bool:
