@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.backends.arm import ARM_LEVELS
@@ -14,6 +14,7 @@ from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
+from qcc.backends.tvm import ISAS, generator, rows
 from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, AVXVNNI_KERNELS
 from qcc.backends.x86.features import AVX2, AVX512VNNI, AVXVNNI, lacking_features, processor_features
 
@@ -188,6 +189,18 @@ for _level in _LEVELS:
             features=_level.features,
             peak=_level.peak,
             channel_granularity=_level.granularity,
+        )
+    )
+
+for _isa in ISAS:
+    _base = TARGETS[_isa.base]
+    register_target(
+        replace(
+            _base,
+            name=f"tvm:{_isa.name}",
+            description=f"{_base.description}, kernels compiled by TVM",
+            kernels=(*rows(_isa), *KERNELS),
+            generate=generator(_isa),
         )
     )
 
