@@ -23,7 +23,9 @@ CPU = 1  # DLDeviceType
 def assembly_of(functions: Sequence[Generated], isa: Isa) -> str:
     """One text for all functions."""
     register_intrinsics()
-    module = tvm.IRModule({f.symbol: scheduled(f, isa).with_attr("global_symbol", f.symbol) for f in functions})
+    module = tvm.IRModule(
+        {f.symbol: scheduled(f, isa).with_attr("global_symbol", f.symbol) for f in functions}
+    )
     target = tvm.target.Target({key: list(v) if isinstance(v, tuple) else v for key, v in isa.llvm})
     compilation_pipeline.PIPELINE_MAP[PIPELINE] = lambda: (_lowering(), _finish, _finish)
     built = tirx.build(module, target, pipeline=PIPELINE)

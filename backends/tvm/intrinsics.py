@@ -39,7 +39,9 @@ def _vpdpbusd(
         acc[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
             T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
             acc.vload([0], dtype="int32x16"),
-            T.reinterpret(T.broadcast(T.reinterpret(x.vload([0], "uint8x4"), dtype="int32"), 16), dtype="uint8x64"),
+            T.reinterpret(
+                T.broadcast(T.reinterpret(x.vload([0], "uint8x4"), dtype="int32"), 16), dtype="uint8x64"
+            ),
             w.vload([0, 0], dtype="int8x64"),
             dtype="int32x16",
         )
@@ -73,7 +75,9 @@ def _sdot(
         acc[T.ramp(T.int32(0), 1, 4)] = T.call_llvm_pure_intrin(
             T.llvm_lookup_intrinsic_id("llvm.aarch64.neon.sdot.v4i32.v16i8"),
             acc.vload([0], dtype="int32x4"),
-            T.reinterpret(T.broadcast(T.reinterpret(x.vload([0], "int8x4"), dtype="int32"), 4), dtype="int8x16"),
+            T.reinterpret(
+                T.broadcast(T.reinterpret(x.vload([0], "int8x4"), dtype="int32"), 4), dtype="int8x16"
+            ),
             w.vload([0, 0], dtype="int8x16"),
             dtype="int32x4",
         )

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.kernel import Call, Kernel, Step
-from qcc.backends.scalar.convolution import accepts_skip, folded_bias, skip_operand
+from qcc.backends.scalar.convolution import accepts_depthwise, accepts_skip, folded_bias, skip_operand
 from qcc.backends.scalar.lowering import constant, requantize_constants
 from qcc.backends.tvm.isa import Isa
 from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
+from qcc.ir.ops.pool import Pool
 from qcc.ir.ops.quant import Requantize
 
 Array = NDArray[Any]
@@ -70,6 +71,49 @@ def padded_bytes(step: Step) -> int:
     return (height + top + bottom) * (width + left + right) * (-(-channels // 4) * 4)
 
 
+def workspace_of(step: Step) -> int:
+    """Bytes of the image with borders that windows read, 0 where none leaves the image."""
+    op = step.root.op
+    assert isinstance(op, Conv2d | Pool)
+    height, width, channels = image_of(step)
+    taps = filters_of(step).shape[1:3] if isinstance(op, Conv2d) else op.kernel
+    span_y, span_x = (
+        (out - 1) * stride + (k - 1) * dilation + 1
+        for out, stride, k, dilation in zip(
+            step.output.type.shape[1:3], op.strides, taps, op.dilations, strict=True
+        )
+    )
+    is_inside = not any(op.pads[:2]) and span_y <= height and span_x <= width
+    return 0 if is_inside else span_y * span_x * channels
+
+
+def lower_depthwise(step: Step) -> Call:
+    """Weights s16[KH, KW, C]; all else as for the rows in C."""
+    op, weights = step.root.op, filters_of(step)
+    assert isinstance(op, Conv2d)
+    skip, skip_multiplier, term = skip_operand(step)
+    packed = np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0)).astype(np.int16)
+    constants: dict[str, Array | None] = {
+        "weights": packed,
+        "bias": folded_bias(step, weights, op.x_zero_point, term),
+    }
+    inputs: tuple[Value | None, ...] = (step.root.input(0),)
+    if skip is not None:
+        constants["skip_multiplier"] = skip_multiplier
+        inputs = (*inputs, skip)
+    constants |= requantize_arrays(step, len(weights))
+    return Call({}, constants, workspace_of(step), inputs)
+
+
+def accepts_one_depthwise(step: Step) -> str | None:
+    """One image, a filter for each channel."""
+    return _one_image(step) or accepts_depthwise(step)
+
+
+def _one_image(step: Step) -> str | None:
+    return None if step.root.input(0).type.shape[0] == 1 else "more than one image"
+
+
 def lower_dot(isa: Isa, step: Step) -> Call:
     """Convolution or dense layer by dot products of four."""
     op, weights = step.root.op, filters_of(step)
@@ -97,8 +141,7 @@ def accepts_dot(step: Step) -> str | None:
     if isinstance(op, Conv2d):
         if op.groups != 1:
             return "the convolution has groups"
-        if step.root.input(0).type.shape[0] != 1:
-            return "more than one image"
+        return _one_image(step) or accepts_skip(step)
     return accepts_skip(step)
 
 
@@ -134,4 +177,14 @@ def rows(isa: Isa) -> tuple[Kernel, ...]:
     return (
         *_generated("conv2d", "tvm_conv2d", dot, accepts_dot, fused),
         *_generated("dense", "tvm_dense", dot, accepts_dot, fused),
+        *_generated(
+            "conv2d", "tvm_depthwise_conv2d", lower_depthwise, accepts_one_depthwise, fused, PRIORITY + 1
+        ),
+        *_generated(
+            "max_pool2d",
+            "tvm_max_pool2d",
+            lambda step: Call({}, workspace_bytes=workspace_of(step)),
+            _one_image,
+            ("",),
+        ),
     )

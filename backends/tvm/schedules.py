@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from tvm import s_tir, te, tirx
@@ -11,8 +12,9 @@ from qcc.backends.kernel import Call, Step
 from qcc.backends.scalar.lowering import requantize_params, zero_point
 from qcc.backends.target import Generated
 from qcc.backends.tvm.isa import Isa
-from qcc.backends.tvm.rows import image_of
+from qcc.backends.tvm.rows import filters_of, image_of, workspace_of
 from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.pool import MaxPool2d, Pool
 
 Tensor = Any  # of TVM, which has no types
 MAGIC = 1.5 * 2**23  # float32 + this has the nearest integer, ties to even, in its low bits
@@ -39,7 +41,9 @@ def requantized(sum_: Tensor, at: int, constants: dict[str, Tensor], step: Step)
     offset, low, high = (int(params[k]) for k in ("output_zero_point", "low", "high"))
     if "scale" in constants:
         real = sum_.astype("float32") * constants["scale"][at]
-        real = tirx.max(tirx.min(real, tirx.const(high - offset, "float32")), tirx.const(low - offset, "float32"))
+        real = tirx.max(
+            tirx.min(real, tirx.const(high - offset, "float32")), tirx.const(low - offset, "float32")
+        )
         nearest = tirx.reinterpret("int32", real + tirx.const(MAGIC, "float32")) - MAGIC_BITS + offset
         return nearest.astype("int8")
     shift = constants["shift"][at]
@@ -61,10 +65,16 @@ def _dot(step: Step, call: Call, isa: Isa) -> Any:
     blocks, taps_y, taps_x, quads, lanes, _ = (int(n) for n in weights.shape)
     outputs = step.output.type.shape[-1]
     rows, columns = (step.output.type.shape[1:3]) if is_conv else (1, width)
-    if is_conv and (taps_y, taps_x) == (1, 1) and strides == (1, 1) and not any(op.pads):  # rows are one long row
+    if (
+        is_conv and (taps_y, taps_x) == (1, 1) and strides == (1, 1) and not any(op.pads)
+    ):  # rows are one long row
         height, width, rows, columns = 1, height * width, 1, rows * columns
     x = te.placeholder((height, width, channels), "int8", name="x0")
-    skip = te.placeholder((rows, columns, outputs), "int8", name="x1") if "skip_multiplier" in constants else None
+    skip = (
+        te.placeholder((rows, columns, outputs), "int8", name="x1")
+        if "skip_multiplier" in constants
+        else None
+    )
     code = "uint8" if isa.centre else "int8"
 
     def bordered(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
@@ -78,7 +88,9 @@ def _dot(step: Step, call: Call, isa: Isa) -> Any:
 
     def product(o: Tensor, i: Tensor, j: Tensor, v: Tensor) -> Tensor:
         at = image[i * strides[0] + ky * dilations[0], j * strides[1] + kx * dilations[1], quad * 4 + byte]
-        return te.sum(at.astype("int32") * weights[o, ky, kx, quad, v, byte].astype("int32"), [ky, kx, quad, byte])
+        return te.sum(
+            at.astype("int32") * weights[o, ky, kx, quad, v, byte].astype("int32"), [ky, kx, quad, byte]
+        )
 
     sums = te.compute((blocks, rows, columns, lanes), product, name="sums")
 
@@ -131,4 +143,93 @@ def _tile_sums(schedule: Any, across: int, along: int, lanes: int, dot: str) -> 
     schedule.tensorize(v, dot)
 
 
-_BUILDERS: dict[str, Callable[[Step, Call, Isa], Any]] = {"tvm_conv2d": _dot, "tvm_dense": _dot}
+def _with_borders(x: Tensor, pads: tuple[int, int, int, int], bottom: int, right: int, value: int) -> Tensor:
+    """The image, s8[H, W, C], with ``value`` around it, down to row ``bottom`` and column ``right``."""
+    height, width, channels = x.shape
+    top, left = pads[:2]
+
+    def bordered(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
+        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
+        return tirx.if_then_else(inside, x[i - top, j - left, c], tirx.const(value, "int8"))
+
+    return te.compute((bottom, right, channels), bordered, name="workspace")
+
+
+def _windows(step: Step) -> tuple[Tensor, Callable[[Tensor, Tensor, int, int, Tensor], Tensor], list[Tensor]]:
+    """The image x0; what the tap of a window reads; the workspace, where there are borders."""
+    op = step.root.op
+    assert isinstance(op, Conv2d | Pool)
+    rows, columns, _ = step.output.type.shape[1:]
+    taps = filters_of(step).shape[1:3] if isinstance(op, Conv2d) else op.kernel
+    spans = [
+        (out - 1) * stride + (k - 1) * dilation + 1
+        for out, stride, k, dilation in zip((rows, columns), op.strides, taps, op.dilations, strict=True)
+    ]
+    x = te.placeholder(image_of(step), "int8", name="x0")
+    image, scratch = x, []
+    if workspace_of(step):
+        value = op.pad_value if isinstance(op, Conv2d) else -128
+        image = _with_borders(x, op.pads, *spans, value)
+        scratch = [image]
+
+    def tap(i: Tensor, j: Tensor, ky: int, kx: int, c: Tensor) -> Tensor:
+        return image[i * op.strides[0] + ky * op.dilations[0], j * op.strides[1] + kx * op.dilations[1], c]
+
+    return x, tap, scratch
+
+
+def _depthwise(step: Step, call: Call, isa: Isa) -> Any:
+    """A filter for each channel: products in 16 bits, which hold them exactly, sums in 32; vectors of channels."""
+    constants = _placeholders(call)
+    weights = constants["weights"]
+    x, tap, scratch = _windows(step)
+    shape = step.output.type.shape[1:]
+    taps = [(ky, kx) for ky in range(int(weights.shape[0])) for kx in range(int(weights.shape[1]))]
+    skip = te.placeholder(shape, "int8", name="x1") if "skip_multiplier" in constants else None
+
+    def result(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
+        total = constants["bias"][c]
+        for ky, kx in taps:
+            product = tap(i, j, ky, kx, c).astype("int16") * weights[ky, kx, c]
+            total = total + product.astype("int32")
+        if skip is not None:
+            difference = skip[i, j, c].astype("int32") - zero_point(step.inputs[-1])
+            total = total + difference * constants["skip_multiplier"][c]
+        return requantized(total, c, constants, step)
+
+    y = te.compute(shape, result, name="output")
+    skips = [skip] if skip is not None else []
+    return _over_channels([x, *skips, *constants.values(), y, *scratch], 4 * isa.lanes)
+
+
+def _max_pool(step: Step, call: Call, isa: Isa) -> Any:
+    """The largest of each window: vectors of channels."""
+    op = step.root.op
+    assert isinstance(op, MaxPool2d)
+    x, tap, scratch = _windows(step)
+
+    def result(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
+        taps = [tap(i, j, ky, kx, c) for ky in range(op.kernel[0]) for kx in range(op.kernel[1])]
+        return reduce(tirx.max, taps)
+
+    y = te.compute(step.output.type.shape[1:], result, name="output")
+    return _over_channels([x, y, *scratch], 4 * isa.lanes)
+
+
+def _over_channels(arguments: list[Tensor], lanes: int) -> Any:
+    """The channels of the output in vectors of at most ``lanes``, of those sizes that divide their number."""
+    schedule = s_tir.Schedule(te.create_prim_func(arguments))
+    *_, channel = schedule.get_loops(schedule.get_sblock("output"))
+    extent = int(schedule.get(channel).extent)
+    size = max(n for n in range(1, lanes + 1) if extent % n == 0)
+    _, inner = schedule.split(channel, [None, size])
+    schedule.vectorize(inner)
+    return schedule.mod["main"]
+
+
+_BUILDERS: dict[str, Callable[[Step, Call, Isa], Any]] = {
+    "tvm_conv2d": _dot,
+    "tvm_dense": _dot,
+    "tvm_depthwise_conv2d": _depthwise,
+    "tvm_max_pool2d": _max_pool,
+}
