@@ -199,7 +199,7 @@ for _isa in ISAS:
             _base,
             name=f"tvm:{_isa.name}",
             description=f"{_base.description}, kernels compiled by TVM",
-            kernels=(*rows(_isa), *KERNELS),
+            kernels=(*rows(_isa), *_base.kernels),
             generate=generator(_isa),
         )
     )

@@ -28,7 +28,7 @@ ISAS = (
     Isa(
         "x86-avx512vnni",
         "x86-avx512vnni",
-        (("kind", "llvm"), ("mtriple", "x86_64-linux-gnu"), ("mcpu", "icelake-server")),
+        (("kind", "llvm"), ("mtriple", "x86_64-linux-gnu"), ("mcpu", "icelake-server"), ("mattr", ("-prefer-256-bit",))),
         16,
         "qcc.dot.vpdpbusd",
         128,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -217,11 +218,11 @@ def _max_pool(step: Step, call: Call, isa: Isa) -> Any:
 
 
 def _over_channels(arguments: list[Tensor], lanes: int) -> Any:
-    """The channels of the output in vectors of at most ``lanes``, of those sizes that divide their number."""
+    """The channels of the output in vectors of at most ``lanes``, of those powers of two that divide their number."""
     schedule = s_tir.Schedule(te.create_prim_func(arguments))
     *_, channel = schedule.get_loops(schedule.get_sblock("output"))
     extent = int(schedule.get(channel).extent)
-    size = max(n for n in range(1, lanes + 1) if extent % n == 0)
+    size = math.gcd(extent, lanes)  # LLVM takes vectors of other lengths apart, lane by lane
     _, inner = schedule.split(channel, [None, size])
     schedule.vectorize(inner)
     return schedule.mod["main"]
