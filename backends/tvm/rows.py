@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from qcc.ir.ops.quant import Requantize
 
 Array = NDArray[Any]
 PRIORITY = 20  # before every row in C
+GROUP = 16  # channels of a depthwise convolution that are computed together
 SCHEDULES = Path(__file__).parent
 
 
@@ -87,22 +89,39 @@ def workspace_of(step: Step) -> int:
     return 0 if is_inside else span_y * span_x * channels
 
 
-def lower_depthwise(step: Step) -> Call:
-    """Weights s16[KH, KW, C]; all else as for the rows in C."""
-    op, weights = step.root.op, filters_of(step)
+def depthwise_image(step: Step) -> tuple[int, int, int, int]:
+    """Blocks of 16 channels, columns, rows, 16: the image with its borders, and rows for quads of taps below each other."""
+    op, channels = step.root.op, image_of(step)[2]
     assert isinstance(op, Conv2d)
-    skip, skip_multiplier, term = skip_operand(step)
-    packed = np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0)).astype(np.int16)
-    constants: dict[str, Array | None] = {
-        "weights": packed,
-        "bias": folded_bias(step, weights, op.x_zero_point, term),
-    }
-    inputs: tuple[Value | None, ...] = (step.root.input(0),)
-    if skip is not None:
-        constants["skip_multiplier"] = skip_multiplier
-        inputs = (*inputs, skip)
-    constants |= requantize_arrays(step, len(weights))
-    return Call({}, constants, workspace_of(step), inputs)
+    taps_y, taps_x = filters_of(step).shape[1:3]
+    rows, columns = step.output.type.shape[1:3]
+    span = (columns - 1) * op.strides[1] + (taps_x - 1) * op.dilations[1] + 1
+    return -(-channels // GROUP), span, (rows - 1) * op.strides[0] + -(-taps_y // 4) * 4, GROUP
+
+
+def lower_depthwise(isa: Isa, step: Step) -> Call:
+    """Weights [blocks of 16 channels, fours of KH, KW, 16, 4], zeros for what is not there."""
+    weights = filters_of(step)[..., 0]
+    channels = -(-len(weights) // GROUP) * GROUP
+    full = np.pad(weights, ((0, channels - len(weights)), (0, -weights.shape[1] % 4), (0, 0)))
+    fours = full.reshape(-1, GROUP, full.shape[1] // 4, 4, full.shape[2])
+    packed = np.ascontiguousarray(fours.transpose(0, 2, 4, 1, 3)).astype(np.int8)
+    return _call(step, packed, channels, isa.centre, math.prod(depthwise_image(step)))
+
+
+def lower_dilated_depthwise(step: Step) -> Call:
+    """Weights s16[KH, KW, C]."""
+    weights = filters_of(step)[..., 0]
+    packed = np.ascontiguousarray(weights.transpose(1, 2, 0)).astype(np.int16)
+    return _call(step, packed, len(weights), 0, workspace_of(step))
+
+
+def accepts_quads(step: Step) -> str | None:
+    """Depthwise, rows without gaps."""
+    op = step.root.op
+    assert isinstance(op, Conv2d)
+    gaps = "the rows of the filter are dilated" if op.dilations[0] > 1 else None
+    return accepts_one_depthwise(step) or gaps
 
 
 def accepts_one_depthwise(step: Step) -> str | None:
@@ -114,15 +133,13 @@ def _one_image(step: Step) -> str | None:
     return None if step.root.input(0).type.shape[0] == 1 else "more than one image"
 
 
-def lower_dot(isa: Isa, step: Step) -> Call:
-    """Convolution or dense layer by dot products of four."""
+def _call(step: Step, packed: Array, channels: int, centre: int, workspace: int) -> Call:
+    """Packed weights, and a value of bias, scale and so on for each of ``channels``, with zeros behind the last one."""
     op, weights = step.root.op, filters_of(step)
     assert isinstance(op, Conv2d | Dense)
     skip, skip_multiplier, term = skip_operand(step)
-    packed = pack_dot(weights, isa.lanes)
-    channels = len(packed) * isa.lanes
     bias = folded_bias(step, weights, op.x_zero_point, term).astype(np.int64)
-    bias -= isa.centre * weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
+    bias -= centre * weights.reshape(len(weights), -1).astype(np.int64).sum(axis=1)
     # the sums wrap around like the accumulator does, and end where it is proved to end
     wrapped = _filled(bias, channels).astype(np.uint64).astype(np.uint32).view(np.int32)
     constants: dict[str, Array | None] = {"weights": packed, "bias": wrapped}
@@ -132,7 +149,13 @@ def lower_dot(isa: Isa, step: Step) -> Call:
         constants["skip_multiplier"] = _filled(skip_multiplier, channels)
         inputs = (*inputs, skip)
     constants |= requantize_arrays(step, channels)
-    return Call({}, constants, padded_bytes(step), inputs)
+    return Call({}, constants, workspace, inputs)
+
+
+def lower_dot(isa: Isa, step: Step) -> Call:
+    """Convolution or dense layer by dot products of four."""
+    packed = pack_dot(filters_of(step), isa.lanes)
+    return _call(step, packed, len(packed) * isa.lanes, isa.centre, padded_bytes(step))
 
 
 def accepts_dot(step: Step) -> str | None:
@@ -173,12 +196,18 @@ def _generated(
 def rows(isa: Isa) -> tuple[Kernel, ...]:
     """The kernel table of an instruction set, without the rows in C behind it."""
     fused = ("+requantize", "+add+requantize", "+sub+requantize")
-    dot = partial(lower_dot, isa)
+    dot, quads = partial(lower_dot, isa), partial(lower_depthwise, isa)
     return (
         *_generated("conv2d", "tvm_conv2d", dot, accepts_dot, fused),
         *_generated("dense", "tvm_dense", dot, accepts_dot, fused),
+        *_generated("conv2d", "tvm_depthwise_conv2d", quads, accepts_quads, fused, PRIORITY + 2),
         *_generated(
-            "conv2d", "tvm_depthwise_conv2d", lower_depthwise, accepts_one_depthwise, fused, PRIORITY + 1
+            "conv2d",
+            "tvm_dilated_depthwise_conv2d",
+            lower_dilated_depthwise,
+            accepts_one_depthwise,
+            fused,
+            PRIORITY + 1,
         ),
         *_generated(
             "max_pool2d",
