@@ -201,6 +201,7 @@ for _isa in ISAS:
             description=f"{_base.description}, kernels compiled by TVM",
             kernels=(*rows(_isa), *_base.kernels),
             generate=generator(_isa),
+            channel_granularity=max(_base.channel_granularity, _isa.lanes),
         )
     )
 

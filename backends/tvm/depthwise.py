@@ -35,30 +35,32 @@ def depthwise(step: Step, call: Call, isa: Isa) -> Any:
         return (value.astype("int32") + isa.centre).astype(code) if isa.centre else value
 
     image = te.compute(depthwise_image(step), bordered, name="workspace")
-    _, span, _, _ = (int(n) for n in image.shape)
+    along = max(n for n in range(1, TILE + 1) if columns % n == 0)
+    span = (along - 1) * op.strides[1] + (taps_x - 1) * op.dilations[1] + 1
+    # tiles overlap in the image: with an axis of their own, each has its columns whole
     quads = te.compute(
-        (blocks, rows, fours, span, GROUP, 4),
-        lambda o, i, q, j, v, byte: image[o, j, i * op.strides[0] + 4 * q + byte, v],
+        (blocks, rows, columns // along, fours, span, GROUP, 4),
+        lambda o, i, tile, q, j, v, byte: image[
+            o, tile * (along * op.strides[1]) + j, i * op.strides[0] + 4 * q + byte, v
+        ],
         name="quads",
     )
-    four, kx, byte = (
-        te.reduce_axis((0, fours), "four"),
-        te.reduce_axis((0, taps_x), "kx"),
-        te.reduce_axis((0, 4), "byte"),
-    )
+    four, kx = te.reduce_axis((0, fours), "four"), te.reduce_axis((0, taps_x), "kx")
+    byte = te.reduce_axis((0, 4), "byte")
 
-    def product(o: Tensor, i: Tensor, j: Tensor, v: Tensor) -> Tensor:
-        at = quads[o, i, four, j * op.strides[1] + kx * op.dilations[1], v, byte]
+    def product(o: Tensor, i: Tensor, tile: Tensor, j: Tensor, v: Tensor) -> Tensor:
+        at = quads[o, i, tile, four, j * op.strides[1] + kx * op.dilations[1], v, byte]
         return te.sum(at.astype("int32") * weights[o, four, kx, v, byte].astype("int32"), [four, kx, byte])
 
-    sums = te.compute((blocks, rows, columns, GROUP), product, name="sums")
-    y = te.compute(
-        (rows, columns, channels),
-        lambda i, j, c: finished(sums[c // GROUP, i, j, c % GROUP], (i, j, c), constants, skips, step),
-        name="output",
-    )
+    sums = te.compute((blocks, rows, columns // along, along, GROUP), product, name="sums")
+
+    def result(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
+        total = sums[c // GROUP, i, j // along, j % along, c % GROUP]
+        return finished(total, (i, j, c), constants, skips, step)
+
+    y = te.compute((rows, columns, channels), result, name="output")
     schedule = s_tir.Schedule(te.create_prim_func([x, *skips, *constants.values(), y, image]))
-    _tile(schedule, max(n for n in range(1, TILE + 1) if columns % n == 0), isa)
+    _tile(schedule, along, isa)
     return schedule.mod["main"]
 
 
@@ -76,9 +78,9 @@ def _tile(schedule: Any, along: int, isa: Isa) -> None:
     schedule.unroll(four)
     schedule.unroll(j)
     schedule.tensorize(v, f"qcc.interleave.{'uint8' if isa.centre else 'int8'}")
-    o, i, j, v, four, kx, byte = schedule.get_loops(sums)[-7:]
+    o, i, t, j, v, four, kx, byte = schedule.get_loops(sums)[-8:]
     vector, v = schedule.split(v, [None, isa.lanes])
-    schedule.reorder(o, i, four, kx, j, vector, v, byte)
+    schedule.reorder(o, i, t, four, kx, j, vector, v, byte)
     zeros = schedule.decompose_reduction(sums, four)
     for loop in (four, kx, j, vector):
         schedule.unroll(loop)
