@@ -28,8 +28,18 @@ class Generated:
     call: Call
 
 
+@dataclass(frozen=True)
+class Scripts:
+    """``written``: the generated functions, in the language of their generator, go into a file beside the rest; ``replaced``:
+    such a file, whose functions take the place of the generated ones with the same names.
+    """
+
+    written: bool = False
+    replaced: Path | None = None
+
+
 # The name of the library and its functions, to files by name.
-Generate = Callable[[str, Sequence[Generated]], Mapping[str, str]]
+Generate = Callable[[str, Sequence[Generated], Scripts], Mapping[str, str]]
 
 
 @dataclass(frozen=True)

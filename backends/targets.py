@@ -14,7 +14,7 @@ from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
-from qcc.backends.tvm import ISAS, generator, rows
+from qcc.backends.tvm import INSTALL_TVM, ISAS, generator, has_tvm, rows
 from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, AVXVNNI_KERNELS
 from qcc.backends.x86.features import AVX2, AVX512VNNI, AVXVNNI, lacking_features, processor_features
 
@@ -204,6 +204,14 @@ for _isa in ISAS:
             channel_granularity=max(_base.channel_granularity, _isa.lanes),
         )
     )
+# on a processor without its features it builds, and the message of every native target says what is lacking
+register_target(
+    replace(
+        TARGETS["tvm:x86-avx512vnni"],
+        name="tvm",
+        description="This machine with AVX512-VNNI, kernels compiled by TVM",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,10 @@ def availability(target: Target) -> Availability:
     """What of ``target`` works on this machine."""
     compiler, runner = find_compiler(target), find_runner(target)
     missing = []
-    if compiler is None:
+    if target.generate is not None and not has_tvm():
+        compiler = None
+        missing.append(INSTALL_TVM)
+    elif compiler is None:
         missing.append(" or ".join(dict.fromkeys(c.install for c in target.compilers)))
     if target.runner and runner is None:
         missing.append(target.runner_install)

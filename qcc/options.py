@@ -41,6 +41,8 @@ class CompileOptions:
     ``analyze``: seconds that the report may spend on what restoring each tensor to float would gain.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
     the cache folder of the system).
+    ``emit``: more files to write: "tvmscript", the kernels that TVM compiles; ``tvmscript``: such a file, whose kernels take the
+    place of the generated ones.
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
     """
 
@@ -74,6 +76,8 @@ class CompileOptions:
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
+    emit: tuple[str, ...] = ()
+    tvmscript: Path | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -87,6 +91,8 @@ class CompileOptions:
             if value not in known:
                 raise QccError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
         QSpec.parse(self.qspec)
+        if (self.emit or self.tvmscript is not None) and not self.target.startswith("tvm"):
+            raise QccError(f"target {self.target} has no TVMScript", hint="choose a target tvm:...")
         if not 1 <= self.threads <= MAX_THREADS:
             raise QccError(
                 f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"

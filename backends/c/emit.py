@@ -24,7 +24,7 @@ from qcc.backends.c.names import c_array, c_comment
 from qcc.backends.c.views import Views
 from qcc.backends.c.weights import Form, binary_of
 from qcc.backends.program import Program
-from qcc.backends.target import Target
+from qcc.backends.target import Scripts, Target
 from qcc.ir.errors import TargetError
 from qcc.ir.npz import write_aside
 
@@ -43,7 +43,7 @@ class EmitOptions:
     ``extra``: called with the new folder before it gets its name, to add files of the caller's;
     ``vectors``: pairs of input and output bytes (s8 or u8 arrays of NAME_INPUT_BYTES, NAME_OUTPUT_BYTES);
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto");
-    ``layout``: the build system that takes the folder, besides CMake.
+    ``layout``: the build system that takes the folder, besides CMake; ``scripts``: of generated kernels.
     """
 
     model_name: str = ""
@@ -53,6 +53,7 @@ class EmitOptions:
     vectors: Sequence[tuple[NDArray[Any], NDArray[Any]]] = ()
     weights: Form = "auto"
     layout: Layout = "cmake"
+    scripts: Scripts = field(default_factory=Scripts)
 
 
 def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> Path:
@@ -134,7 +135,7 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
     weights = f"{name}_weights.c" if binary is None else f"{name}_weights.S"
     used = [h for h in headers if any(re.search(rf"\b{k.symbol}\(", sources[h]) for k in written)]
     generate = program.target.generate
-    generated = generate(name, views.generated) if generate and views.generated else {}
+    generated = generate(name, views.generated, options.scripts) if generate and views.generated else {}
     used += [f for f in generated if f.endswith(".h")]
     context = views.context() | {
         "provenance": _provenance(program, options),

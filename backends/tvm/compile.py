@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,14 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-from qcc.backends.target import Generated
-from qcc.backends.tvm.intrinsics import register_intrinsics
 from qcc.backends.tvm.isa import Isa
-from qcc.backends.tvm.schedules import scheduled
 
 PIPELINE = "qcc"
 CPU = 1  # DLDeviceType
 
 
-def assembly_of(functions: Sequence[Generated], isa: Isa) -> str:
-    """One text for all functions."""
-    register_intrinsics()
-    module = tvm.IRModule(
-        {f.symbol: scheduled(f, isa).with_attr("global_symbol", f.symbol) for f in functions}
-    )
+def assembly_of(module: Any, isa: Isa) -> str:
+    """One text for all functions of an IRModule."""
     target = tvm.target.Target({key: list(v) if isinstance(v, tuple) else v for key, v in isa.llvm})
     compilation_pipeline.PIPELINE_MAP[PIPELINE] = lambda: (_lowering(), _finish, _finish)
     built = tirx.build(module, target, pipeline=PIPELINE)

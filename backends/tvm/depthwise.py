@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.rows import GROUP, depthwise_image, image_of
 from qcc.ir.ops.conv import Conv2d
@@ -15,7 +15,7 @@ from qcc.ir.ops.conv import Conv2d
 TILE = 8  # pixels, at most
 
 
-def depthwise(step: Step, call: Call, isa: Isa) -> Any:
+def depthwise(step: Step, call: Call, isa: Isa) -> Template:
     """The image in blocks of 16 channels, down and across; of each column, four rows are interleaved for the dot product."""
     op = step.root.op
     assert isinstance(op, Conv2d)
@@ -59,9 +59,8 @@ def depthwise(step: Step, call: Call, isa: Isa) -> Any:
         return finished(total, (i, j, c), constants, skips, step)
 
     y = te.compute((rows, columns, channels), result, name="output")
-    schedule = s_tir.Schedule(te.create_prim_func([x, *skips, *constants.values(), y, image]))
-    _tile(schedule, along, isa)
-    return schedule.mod["main"]
+    function = te.create_prim_func([x, *skips, *constants.values(), y, image])
+    return function, lambda schedule: _tile(schedule, along, isa)
 
 
 def _tile(schedule: Any, along: int, isa: Isa) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.rows import image_of
 from qcc.ir.ops.conv import Conv2d
@@ -15,7 +15,7 @@ from qcc.ir.ops.conv import Conv2d
 TILE_BLOCKS = 4  # vectors of output channels in a tile, at most
 
 
-def dot(step: Step, call: Call, isa: Isa) -> Any:
+def dot(step: Step, call: Call, isa: Isa) -> Template:
     """Implicit GEMM: a tile of pixels times vectors of output channels in registers, channels of the input in quads."""
     height, width, channels = image_of(step)
     op = step.root.op
@@ -58,10 +58,8 @@ def dot(step: Step, call: Call, isa: Isa) -> Any:
 
     y = te.compute((rows, columns, outputs), result, name="output")
     arguments = [x, *skips, *constants.values(), y, image]
-    schedule = s_tir.Schedule(te.create_prim_func(arguments))
     across, along = _tile(blocks, columns, isa.registers)
-    _tile_sums(schedule, across, along, lanes, isa.dot)
-    return schedule.mod["main"]
+    return te.create_prim_func(arguments), lambda s: _tile_sums(s, across, along, lanes, isa.dot)
 
 
 def _tile(blocks: int, columns: int, registers: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import te, tirx
@@ -10,6 +11,8 @@ from qcc.backends.kernel import Call, Step
 from qcc.backends.scalar.lowering import requantize_params, zero_point
 
 Tensor = Any  # of TVM, which has no types
+# A PrimFunc as tensor expressions make it, and what schedules it.
+Template = tuple[Any, Callable[[Any], None]]
 MAGIC = 1.5 * 2**23  # float32 + this has the nearest integer, ties to even, in its low bits
 MAGIC_BITS = 0x4B400000
 

@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 
+from qcc.backends.c.build import run_tool
 from qcc.backends.c.names import C_TYPES
-from qcc.backends.target import Generate, Generated
+from qcc.backends.target import Generate, Generated, Scripts
 from qcc.backends.tvm.isa import Isa
 from qcc.ir.errors import TargetError
 
-INSTALL = "pip install 'qcc[tvm]'"
+INSTALL_TVM = "pip install 'qcc[tvm]'"
+SELF_TEST_SECONDS = 300.0
 # some pairs of apache-tvm and apache-tvm-ffi crash here; a process of its own survives that
 SELF_TEST = "import tvm; from tvm import tirx; tvm.ir.save_json(tirx.Var('x', 'int32'))"
+
+
+def has_tvm() -> bool:
+    """Whether TVM is installed."""
+    return find_spec("tvm") is not None
 
 
 @cache
 def require_tvm() -> None:
     """Raise TargetError where TVM is missing or crashes."""
-    if importlib.util.find_spec("tvm") is None:
-        raise TargetError("TVM is not installed", hint=INSTALL)
-    done = subprocess.run([sys.executable, "-c", SELF_TEST], capture_output=True, check=False, timeout=300)
-    if done.returncode != 0:
-        hint = f"apache-tvm and apache-tvm-ffi do not fit each other: {INSTALL}"
-        raise TargetError("TVM is installed, and fails its self-test", hint=hint)
+    if not has_tvm():
+        raise TargetError("TVM is not installed", hint=INSTALL_TVM)
+    try:
+        run_tool([sys.executable, "-c", SELF_TEST], SELF_TEST_SECONDS)
+    except TargetError as error:
+        hint = f"apache-tvm and apache-tvm-ffi do not fit each other: {INSTALL_TVM}"
+        raise TargetError(f"TVM is installed, and fails its self-test: {error.message}", hint=hint) from None
 
 
 def generator(isa: Isa) -> Generate:
     """``Target.generate`` for an instruction set."""
 
-    def generate(name: str, functions: Sequence[Generated]) -> Mapping[str, str]:
+    def generate(name: str, functions: Sequence[Generated], scripts: Scripts) -> Mapping[str, str]:
         require_tvm()
         from qcc.backends.tvm.compile import assembly_of
+        from qcc.backends.tvm.script import kernels_of, script_of
 
-        made = [(f.symbol, prototype(f)) for f in functions]
-        return {
-            f"{name}_kernels.h": _header(name, [text for _, text in made]),
-            f"{name}_kernels.s": assembly_of(functions, isa),
+        kernels = kernels_of(functions, isa, scripts.replaced)
+        files = {
+            f"{name}_kernels.h": _header(name, [prototype(f) for f in functions]),
+            f"{name}_kernels.s": assembly_of(kernels, isa),
         }
+        if scripts.written:
+            files[f"{name}_kernels.py"] = script_of(name, functions, kernels, isa)
+        return files
 
     return generate
 

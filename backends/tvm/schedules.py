@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from qcc.backends.kernel import Call, Step
 from qcc.backends.target import Generated
 from qcc.backends.tvm.depthwise import depthwise
 from qcc.backends.tvm.dot import dot
+from qcc.backends.tvm.epilogue import Template
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.windows import dilated_depthwise, max_pool
 
-_BUILDERS: dict[str, Callable[[Step, Call, Isa], Any]] = {
+_BUILDERS: dict[str, Callable[[Step, Call, Isa], Template]] = {
     "tvm_conv2d": dot,
     "tvm_dense": dot,
     "tvm_depthwise_conv2d": depthwise,
@@ -21,6 +21,7 @@ _BUILDERS: dict[str, Callable[[Step, Call, Isa], Any]] = {
 }
 
 
-def scheduled(function: Generated, isa: Isa) -> Any:
-    """The scheduled PrimFunc: buffers of inputs, constants, output and workspace, as in ``prototype``."""
-    return _BUILDERS[function.kernel.symbol](function.step, function.call, isa)
+def template(function: Generated, isa: Isa) -> Template:
+    """The PrimFunc, with buffers of inputs, constants, output and workspace as in ``prototype``, and its schedule."""
+    plain, schedule = _BUILDERS[function.kernel.symbol](function.step, function.call, isa)
+    return plain.with_attr("global_symbol", function.symbol), schedule

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.rows import filters_of, image_of, workspace_of
 from qcc.ir.ops.conv import Conv2d
@@ -53,7 +53,7 @@ def _windows(step: Step) -> tuple[Tensor, Callable[[Tensor, Tensor, int, int, Te
     return x, tap, scratch
 
 
-def dilated_depthwise(step: Step, call: Call, isa: Isa) -> Any:
+def dilated_depthwise(step: Step, call: Call, isa: Isa) -> Template:
     """A filter for each channel: products in 16 bits, which hold them exactly, sums in 32; vectors of channels."""
     constants = placeholders(call)
     weights = constants["weights"]
@@ -71,7 +71,7 @@ def dilated_depthwise(step: Step, call: Call, isa: Isa) -> Any:
     return _over_channels([x, *skips, *constants.values(), y, *scratch], 4 * isa.lanes)
 
 
-def max_pool(step: Step, call: Call, isa: Isa) -> Any:
+def max_pool(step: Step, call: Call, isa: Isa) -> Template:
     """The largest of each window: vectors of channels."""
     op = step.root.op
     assert isinstance(op, MaxPool2d)
@@ -85,12 +85,14 @@ def max_pool(step: Step, call: Call, isa: Isa) -> Any:
     return _over_channels([x, y, *scratch], 4 * isa.lanes)
 
 
-def _over_channels(arguments: list[Tensor], lanes: int) -> Any:
+def _over_channels(arguments: list[Tensor], lanes: int) -> Template:
     """The channels of the output in vectors of at most ``lanes``, of those powers of two that divide their number."""
-    schedule = s_tir.Schedule(te.create_prim_func(arguments))
-    *_, channel = schedule.get_loops(schedule.get_sblock("output"))
-    extent = int(schedule.get(channel).extent)
-    size = math.gcd(extent, lanes)  # LLVM takes vectors of other lengths apart, lane by lane
-    _, inner = schedule.split(channel, [None, size])
-    schedule.vectorize(inner)
-    return schedule.mod["main"]
+
+    def vectorize(schedule: Any) -> None:
+        *_, channel = schedule.get_loops(schedule.get_sblock("output"))
+        # LLVM takes vectors of other lengths apart, lane by lane
+        size = math.gcd(int(schedule.get(channel).extent), lanes)
+        _, inner = schedule.split(channel, [None, size])
+        schedule.vectorize(inner)
+
+    return te.create_prim_func(arguments), vectorize
