@@ -9,7 +9,7 @@ from tvm import te, tirx
 from qcc.backends.kernel import Call, Step
 from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
 from qcc.backends.tvm.isa import Isa
-from qcc.backends.tvm.rows import image_of
+from qcc.backends.tvm.rows import rows_of
 from qcc.ir.ops.conv import Conv2d
 
 TILE_BLOCKS = 4  # vectors of output channels in a tile, at most
@@ -17,39 +17,29 @@ TILE_BLOCKS = 4  # vectors of output channels in a tile, at most
 
 def dot(step: Step, call: Call, isa: Isa) -> Template:
     """Implicit GEMM: a tile of pixels times vectors of output channels in registers, channels of the input in quads."""
-    height, width, channels = image_of(step)
-    op = step.root.op
-    is_conv = isinstance(op, Conv2d)
-    top, left, bottom, right = op.pads if is_conv else (0, 0, 0, 0)
-    strides, dilations = (op.strides, op.dilations) if is_conv else ((1, 1), (1, 1))
-    pad_value = op.pad_value if is_conv else 0
+    at, op = rows_of(step), step.root.op
+    pad_value = op.pad_value if isinstance(op, Conv2d) else 0
     constants = placeholders(call)
     weights = constants["weights"]
     blocks, taps_y, taps_x, quads, lanes, _ = (int(n) for n in weights.shape)
-    outputs = step.output.type.shape[-1]
-    rows, columns = (step.output.type.shape[1:3]) if is_conv else (1, width)
-    if (
-        is_conv and (taps_y, taps_x) == (1, 1) and strides == (1, 1) and not any(op.pads)
-    ):  # rows are one long row
-        height, width, rows, columns = 1, height * width, 1, rows * columns
-    x = te.placeholder((height, width, channels), "int8", name="x0")
+    rows, columns, outputs = at.rows, at.columns, step.output.type.shape[-1]
+    x = te.placeholder((at.height, at.width), "int8", name="x0")
     skips = skip_placeholder((rows, columns, outputs), constants)
     code = "uint8" if isa.centre else "int8"
 
-    def bordered(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
-        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width, c < channels)
-        value = tirx.if_then_else(inside, x[i - top, j - left, c], tirx.const(pad_value, "int8"))
+    def bordered(i: Tensor, j: Tensor) -> Tensor:
+        inside = tirx.all(i >= at.top, i < at.top + at.height, j >= at.left, j < at.left + at.width)
+        value = tirx.if_then_else(inside, x[i - at.top, j - at.left], tirx.const(pad_value, "int8"))
         return (value.astype("int32") + isa.centre).astype(code) if isa.centre else value
 
-    image = te.compute((height + top + bottom, width + left + right, 4 * quads), bordered, name="workspace")
+    image = te.compute(at.image, bordered, name="workspace")
     ky, kx = te.reduce_axis((0, taps_y), "ky"), te.reduce_axis((0, taps_x), "kx")
     quad, byte = te.reduce_axis((0, quads), "quad"), te.reduce_axis((0, 4), "byte")
 
     def product(o: Tensor, i: Tensor, j: Tensor, v: Tensor) -> Tensor:
-        at = image[i * strides[0] + ky * dilations[0], j * strides[1] + kx * dilations[1], quad * 4 + byte]
-        return te.sum(
-            at.astype("int32") * weights[o, ky, kx, quad, v, byte].astype("int32"), [ky, kx, quad, byte]
-        )
+        across = j * at.steps[1] + kx * at.gaps[1] + quad * 4 + byte
+        read = image[i * at.steps[0] + ky * at.gaps[0], across].astype("int32")
+        return te.sum(read * weights[o, ky, kx, quad, v, byte].astype("int32"), [ky, kx, quad, byte])
 
     sums = te.compute((blocks, rows, columns, lanes), product, name="sums")
 

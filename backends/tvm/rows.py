@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,57 @@ def filters_of(step: Step) -> Array:
     return weights[:, None, None, :] if isinstance(step.root.op, Dense) else weights
 
 
-def padded_bytes(step: Step) -> int:
-    """Of the image with its borders, channels filled up to quads: the workspace."""
+@dataclass(frozen=True)
+class Rows:
+    """A convolution as dot products along rows of bytes.
+
+    ``height``, ``width``: of the input, in rows and bytes, ``top``, ``left``: before it; ``rows``, ``columns``: of the output;
+    ``steps``: from one pixel of the output to the next, down in rows, across in bytes; ``gaps``: from tap to tap;
+    ``filters``: s8[O, taps down, taps across, bytes]: pixels side by side are one tap.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+    steps: tuple[int, int]
+    gaps: tuple[int, int]
+    filters: Array
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Rows and bytes of what is read, with borders."""
+        _, taps_y, taps_x, run = self.filters.shape
+        down = (self.rows - 1) * self.steps[0] + (taps_y - 1) * self.gaps[0] + 1
+        across = (self.columns - 1) * self.steps[1] + (taps_x - 1) * self.gaps[1]
+        return down, across + -(-run // 4) * 4
+
+
+def rows_of(step: Step) -> Rows:
+    """A dense layer is a 1x1 convolution of a row of pixels, and so is one without borders that reads every pixel."""
+    op, filters = step.root.op, filters_of(step)
     height, width, channels = image_of(step)
-    top, left, bottom, right = step.root.op.pads if isinstance(step.root.op, Conv2d) else (0, 0, 0, 0)
-    return (height + top + bottom) * (width + left + right) * (-(-channels // 4) * 4)
+    if not isinstance(op, Conv2d):
+        return Rows(1, width * channels, 0, 0, 1, width, (1, channels), (1, 1), filters)
+    rows, columns = step.output.type.shape[1:3]
+    outputs, taps_y, taps_x, _ = filters.shape
+    if (taps_y, taps_x) == (1, 1) and op.strides == (1, 1) and not any(op.pads):
+        height, width, rows, columns = 1, height * width, 1, rows * columns
+    if op.dilations[1] == 1:
+        filters = filters.reshape(outputs, taps_y, 1, -1)
+    return Rows(
+        height,
+        width * channels,
+        op.pads[0],
+        op.pads[1] * channels,
+        rows,
+        columns,
+        (op.strides[0], op.strides[1] * channels),
+        (op.dilations[0], op.dilations[1] * channels),
+        filters,
+    )
 
 
 def workspace_of(step: Step) -> int:
@@ -154,8 +201,9 @@ def _call(step: Step, packed: Array, channels: int, centre: int, workspace: int)
 
 def lower_dot(isa: Isa, step: Step) -> Call:
     """Convolution or dense layer by dot products of four."""
-    packed = pack_dot(filters_of(step), isa.lanes)
-    return _call(step, packed, len(packed) * isa.lanes, isa.centre, padded_bytes(step))
+    rows = rows_of(step)
+    packed = pack_dot(rows.filters, isa.lanes)
+    return _call(step, packed, len(packed) * isa.lanes, isa.centre, math.prod(rows.image))
 
 
 def accepts_dot(step: Step) -> str | None:
