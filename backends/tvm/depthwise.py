@@ -87,5 +87,6 @@ def _tile(schedule: Any, along: int, isa: Isa) -> None:
     schedule.unroll(j)
     schedule.vectorize(lane)
     schedule.tensorize(v, isa.lanes_dot)
-    *_, lane = schedule.get_loops(image)
+    block, column, row, lane = schedule.get_loops(image)
+    schedule.reorder(row, column, block, lane)  # as the image lies in memory
     schedule.vectorize(lane)
