@@ -13,8 +13,7 @@ from qcc.backends.scalar.lowering import requantize_params, zero_point
 Tensor = Any  # of TVM, which has no types
 # A PrimFunc as tensor expressions make it, and what schedules it.
 Template = tuple[Any, Callable[[Any], None]]
-MAGIC = 1.5 * 2**23  # float32 + this has the nearest integer, ties to even, in its low bits
-MAGIC_BITS = 0x4B400000
+MAGIC = 1.5 * 2**23  # float32 + this has the nearest integer, ties to even, in its low byte
 
 
 def placeholders(call: Call) -> dict[str, Tensor]:
@@ -35,8 +34,9 @@ def requantized(sum_: Tensor, at: int, constants: dict[str, Tensor], step: Step)
         real = tirx.max(
             tirx.min(real, tirx.const(high - offset, "float32")), tirx.const(low - offset, "float32")
         )
-        nearest = tirx.reinterpret("int32", real + tirx.const(MAGIC, "float32")) - MAGIC_BITS + offset
-        return nearest.astype("int8")
+        even = offset - offset % 2  # which leaves ties what they are
+        code = tirx.reinterpret("int32", real + tirx.const(MAGIC + even, "float32")) + (offset - even)
+        return code.astype("int8")
     shift = constants["shift"][at]
     half = tirx.const(1, "int64") << (shift - 1)
     scaled = ((sum_.astype("int64") * constants["multiplier"][at] + half) >> shift) + offset
