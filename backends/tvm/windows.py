@@ -36,15 +36,15 @@ def _windows(step: Step) -> tuple[Tensor, Callable[[Tensor, Tensor, int, int, Te
     assert isinstance(op, Conv2d | Pool)
     rows, columns, _ = step.output.type.shape[1:]
     taps = filters_of(step).shape[1:3] if isinstance(op, Conv2d) else op.kernel
-    spans = [
+    down, across = (
         (out - 1) * stride + (k - 1) * dilation + 1
         for out, stride, k, dilation in zip((rows, columns), op.strides, taps, op.dilations, strict=True)
-    ]
+    )
     x = te.placeholder(image_of(step), "int8", name="x0")
     image, scratch = x, []
     if workspace_of(step):
         value = op.pad_value if isinstance(op, Conv2d) else -128
-        image = _with_borders(x, op.pads, *spans, value)
+        image = _with_borders(x, op.pads, down, across, value)
         scratch = [image]
 
     def tap(i: Tensor, j: Tensor, ky: int, kx: int, c: Tensor) -> Tensor:
