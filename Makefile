@@ -38,7 +38,7 @@ venv: $(VENV)/.stamp-test
 # The test environment holds all that the demo needs; the reverse is not true.
 $(VENV)/.stamp-test: pyproject.toml
 	@PYTHON='$(PYTHON)' sh .ci/make_venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input -e '.[test,report]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input -e '.[test,report,tvm]'
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-demo: pyproject.toml

@@ -102,7 +102,9 @@ class Kernel:
     for integers computes with floating-point numbers, as those do that requantize in float32; ``rounding``: of its
     requantization;
     ``wide``: a row of dtype ``s8`` or ``s32`` that also takes steps with other tensors of 16 bits; ``meant_for``: False for
-    steps that the row has nothing to do with, where it is not even refused.
+    steps that the row has nothing to do with, where it is not even refused;
+    ``is_generated``: there is no C function: ``Target.generate`` writes one for each step, which takes pointers only
+    (inputs, constants, output, workspace); ``source`` is where it says how.
     """
 
     pattern: str
@@ -123,6 +125,7 @@ class Kernel:
     rounding: str = "ties_up"
     wide: bool = False
     meant_for: Callable[[Step], bool] = lambda step: True
+    is_generated: bool = False
 
     @property
     def label(self) -> str:

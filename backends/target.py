@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcc.backends.kernel import Kernel
+from qcc.backends.kernel import Call, Kernel, Step
 from qcc.ir.errors import TargetError
 
 
@@ -15,6 +16,30 @@ class Compiler:
 
     argv: tuple[str, ...]
     install: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The function of a step that ``Target.generate`` writes: its name, and what it computes."""
+
+    symbol: str
+    kernel: Kernel
+    step: Step
+    call: Call
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """``written``: the generated functions, in the language of their generator, go into a file beside the rest; ``replaced``:
+    such a file, whose functions take the place of the generated ones with the same names.
+    """
+
+    written: bool = False
+    replaced: Path | None = None
+
+
+# The name of the library and its functions, to files by name.
+Generate = Callable[[str, Sequence[Generated], Scripts], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,8 @@ class Target:
     8-bit integers as fast as the instructions allow: for benchmarks;
     ``channel_granularity``: what removed channels may leave behind is a multiple of this, as the kernels read them;
     ``semihosting``: programs have no operating system, files and exit go through the debugger; ``linker_script``: theirs,
-    a file of backends/c/runtime.
+    a file of backends/c/runtime; ``generate``: writes the functions of rows that are generated: NAME_kernels.h with their
+    prototypes, and assembler files.
     """
 
     name: str
@@ -48,6 +74,7 @@ class Target:
     channel_granularity: int = 1
     semihosting: bool = False
     linker_script: str = ""
+    generate: Generate | None = None
 
 
 TARGETS: dict[str, Target] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.backends.arm import ARM_LEVELS
@@ -14,6 +14,7 @@ from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
+from qcc.backends.tvm import INSTALL_TVM, ISAS, generator, has_tvm, rows
 from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, AVXVNNI_KERNELS
 from qcc.backends.x86.features import AVX2, AVX512VNNI, AVXVNNI, lacking_features, processor_features
 
@@ -191,6 +192,27 @@ for _level in _LEVELS:
         )
     )
 
+for _isa in ISAS:
+    _base = TARGETS[_isa.base]
+    register_target(
+        replace(
+            _base,
+            name=f"tvm:{_isa.name}",
+            description=f"{_base.description}, kernels compiled by TVM",
+            kernels=(*rows(_isa), *_base.kernels),
+            generate=generator(_isa),
+            channel_granularity=max(_base.channel_granularity, _isa.lanes),
+        )
+    )
+# on a processor without its features it builds, and the message of every native target says what is lacking
+register_target(
+    replace(
+        TARGETS["tvm:x86-avx512vnni"],
+        name="tvm",
+        description="This machine with AVX512-VNNI, kernels compiled by TVM",
+    )
+)
+
 
 @dataclass(frozen=True)
 class Availability:
@@ -226,7 +248,10 @@ def availability(target: Target) -> Availability:
     """What of ``target`` works on this machine."""
     compiler, runner = find_compiler(target), find_runner(target)
     missing = []
-    if compiler is None:
+    if target.generate is not None and not has_tvm():
+        compiler = None
+        missing.append(INSTALL_TVM)
+    elif compiler is None:
         missing.append(" or ".join(dict.fromkeys(c.install for c in target.compilers)))
     if target.runner and runner is None:
         missing.append(target.runner_install)

@@ -20,7 +20,7 @@ from qcc.backends.c.emit import EmitOptions, add_to_record, emit
 from qcc.backends.c.image import Footprint
 from qcc.backends.program import Program, build_program
 from qcc.backends.select import Order, as_ranked
-from qcc.backends.target import Target
+from qcc.backends.target import Scripts, Target
 from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
@@ -146,6 +146,7 @@ class CompiledModel:
             extra=self._write_extra,
             weights=options.weights,
             layout=options.layout,
+            scripts=Scripts("tvmscript" in options.emit, options.tvmscript),
         )
         try:
             return emit(self.program, Path(folder), emitted)

@@ -232,6 +232,18 @@ def main() -> None:
     help="Correct scales, biases and rounding where that helps on calibration samples.",
 )
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
+@click.option(
+    "--emit",
+    multiple=True,
+    type=click.Choice(["tvmscript"]),
+    help="Write the kernels that TVM compiles as TVMScript, too: NAME_kernels.py.",
+)
+@click.option(
+    "--tvmscript",
+    type=path_type,
+    metavar="FILE",
+    help="Kernels in place of those that would be generated: an edited NAME_kernels.py.",
+)
 @verify_each_option
 @dump_after_option
 @dump_folder_option("OUT-dumps")

@@ -53,6 +53,8 @@ class CompileOptions:
     few tensors in 16 bits and nodes in float as that takes.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
     the cache folder of the system).
+    ``emit``: more files to write: "tvmscript", the kernels that TVM compiles; ``tvmscript``: such a file, whose kernels take the
+    place of the generated ones.
     ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
     """
 
@@ -92,6 +94,8 @@ class CompileOptions:
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
+    emit: tuple[str, ...] = ()
+    tvmscript: Path | None = None
 
     def __post_init__(self) -> None:
         if self.recipe:
@@ -121,6 +125,8 @@ class CompileOptions:
         for name in () if isinstance(self.corrections, bool) else self.corrections:
             if name not in CORRECTIONS:
                 raise QccError(f"unknown correction {name!r}", hint=f"known: {', '.join(CORRECTIONS)}")
+        if (self.emit or self.tvmscript is not None) and not self.target.startswith("tvm"):
+            raise QccError(f"target {self.target} has no TVMScript", hint="choose a target tvm:...")
         if not 1 <= self.threads <= MAX_THREADS:
             raise QccError(
                 f"threads is {self.threads}", hint=f"between 1 and {MAX_THREADS} threads are possible"

@@ -27,6 +27,7 @@ NO_ZOO = "the model zoo is not beside this checkout"
 MISSING = (
     ("model zoo", re.compile(r"\bzoo\b", re.IGNORECASE)),
     ("package tool", re.compile(r"package tool|arduino")),
+    ("TVM", re.compile(r"\bTVM\b")),
     ("QEMU", re.compile(r"qemu|emulator", re.IGNORECASE)),
     ("browser", re.compile(r"browser")),
     ("processor", re.compile(r"processor lacks")),

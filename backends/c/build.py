@@ -127,7 +127,7 @@ def _thread_flags(sources: Sequence[Path]) -> tuple[str, ...]:
 
 def library_sources(folder: Path) -> list[Path]:
     """The C and assembler files of an emitted library, its programs left out."""
-    return sorted(p for p in folder.glob("*.[cS]") if p.name not in MAINS)
+    return sorted(p for p in folder.glob("*.[csS]") if p.name not in MAINS)
 
 
 def compile_sources(
@@ -139,7 +139,7 @@ def compile_sources(
 
     def compile_one(source: Path) -> Path:
         result = build_folder / f"{source.stem}.o"
-        own = _without_headers(flags) if source.suffix == ".S" else flags
+        own = _without_headers(flags) if source.suffix in (".s", ".S") else flags
         _run([*compiler.argv, *STANDARD, *target.flags, *own, "-c", str(source), "-o", str(result)])
         return result
 

@@ -24,7 +24,7 @@ from qcc.backends.c.names import c_array, c_comment
 from qcc.backends.c.views import Views
 from qcc.backends.c.weights import Form, binary_of
 from qcc.backends.program import Program
-from qcc.backends.target import Target
+from qcc.backends.target import Scripts, Target
 from qcc.ir.errors import TargetError
 from qcc.ir.npz import write_aside
 
@@ -43,7 +43,7 @@ class EmitOptions:
     ``extra``: called with the new folder before it gets its name, to add files of the caller's;
     ``vectors``: pairs of input and output bytes (s8 or u8 arrays of NAME_INPUT_BYTES, NAME_OUTPUT_BYTES);
     ``weights``: constants as C text ("c"), as a file that the assembler includes ("binary"), or by size ("auto");
-    ``layout``: the build system that takes the folder, besides CMake.
+    ``layout``: the build system that takes the folder, besides CMake; ``scripts``: of generated kernels.
     """
 
     model_name: str = ""
@@ -53,6 +53,7 @@ class EmitOptions:
     vectors: Sequence[tuple[NDArray[Any], NDArray[Any]]] = ()
     weights: Form = "auto"
     layout: Layout = "cmake"
+    scripts: Scripts = field(default_factory=Scripts)
 
 
 def emit(program: Program, folder: Path, options: EmitOptions | None = None) -> Path:
@@ -122,7 +123,8 @@ def check_replaceable(folder: Path) -> None:
 
 def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
     """The content of all files by name."""
-    kernels = {op.kernel.source.name: op.kernel.source for op in program.operations}
+    written = [op.kernel for op in program.operations if not op.kernel.is_generated]
+    kernels = {kernel.source.name: kernel.source for kernel in written}
     if program.parts > 1:
         kernels[THREADS.name] = THREADS
     headers = _headers([RUNTIME / "qcc_kernels.h", RUNTIME / "qcc_requantize.h", *kernels.values()])
@@ -131,17 +133,17 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
     name = program.name
     binary = binary_of(views.constants) if views.constants.is_binary(options.weights) else None
     weights = f"{name}_weights.c" if binary is None else f"{name}_weights.S"
-    used = [
-        h
-        for h in headers
-        if any(re.search(rf"\b{op.kernel.symbol}\(", sources[h]) for op in program.operations)
-    ]
+    used = [h for h in headers if any(re.search(rf"\b{k.symbol}\(", sources[h]) for k in written)]
+    generate = program.target.generate
+    generated = generate(name, views.generated, options.scripts) if generate and views.generated else {}
+    used += [f for f in generated if f.endswith(".h")]
     context = views.context() | {
         "provenance": _provenance(program, options),
         "headers": sorted({"qcc_kernels.h", *used}),
         "vectors": [_vector(program, *pair) for pair in options.vectors],
-        "sources": [f"{name}.c", weights, *sorted(kernels)],
+        "sources": [f"{name}.c", weights, *sorted(kernels), *(f for f in generated if f.endswith(".s"))],
         "binary": f"{name}_weights.bin" if binary is not None else "",
+        "has_assembly": binary is not None or bool(generated),
         "binary_sha256": hashlib.sha256(binary or b"").hexdigest(),
         "feature_flags": " ".join(_feature_flags(program.target)),
         "layout": options.layout,
@@ -171,7 +173,7 @@ def _files(program: Program, options: EmitOptions) -> dict[str, str | bytes]:
         "options": dict(options.options),
     }
     made[f"{name}.json"] = _record_text(record)
-    return made | sources
+    return made | sources | dict(generated)
 
 
 def _feature_flags(target: Target) -> list[str]:

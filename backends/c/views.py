@@ -13,6 +13,7 @@ from qcc.backends.c.weights import Constants
 from qcc.backends.parallel import is_long
 from qcc.backends.program import Operation, Program
 from qcc.backends.storage import Port
+from qcc.backends.target import Generated
 from qcc.ir.graph import Value
 from qcc.ir.types import TensorType
 
@@ -47,6 +48,11 @@ class Views:
         self.copies = [self._copy(port) for port in program.copies]
         steps = [(op["parts"], op["invocation"], op["after"]) for op in self.operations]
         self.stages = stages(steps, self.copies) if program.parts > 1 else []
+        self.generated = [
+            Generated(view["symbol"], op.kernel, op.step, op.call)
+            for view, op in zip(self.operations, program.operations, strict=True)
+            if op.kernel.is_generated
+        ]
         self._align_comments()
 
     def context(self) -> dict[str, Any]:
@@ -204,7 +210,11 @@ class Views:
             offsets.moved(name, [part.inputs[i] for part in parts], name)
             for i, (name, _) in enumerate(inputs)
         ]
+        name = self._steps.make(self._short_name(step.output.name))
+        symbol = kernel.symbol
         arguments = [banded.params if banded else "&params[part]" if parts else "&params"]
+        if kernel.is_generated:
+            symbol, arguments = f"{self.program.name}_{name}", []
         arguments += ["inputs"] if kernel.variadic else pointers
         for what, array in call.constants.items():
             moves = [part.constants.get(what, 0) for part in parts]
@@ -214,11 +224,11 @@ class Views:
             parameters.append("void *workspace")
             passed.append(self._workspace(operation))
             arguments.append("workspace")
-        name = self._steps.make(self._short_name(step.output.name))
         fields = [(c_field(value), key) for key, value in call.params.items()]
-        width = max(len(value) for value, _ in fields)
+        width = max((len(value) for value, _ in fields), default=0)
         return {
             "name": name,
+            "symbol": symbol,
             "title": c_comment(f"{step.output.name} = {step.pattern}"),
             "comments": _description(self.program, operation),
             "parameters": ", ".join(parameters),
@@ -231,7 +241,7 @@ class Views:
             "before": banded.before if banded else [],
             "offset_lines": offsets.lines,
             "pointers": ", ".join(pointers) if kernel.variadic else "",
-            "call": call_lines(kernel.symbol, arguments),
+            "call": call_lines(symbol, arguments),
             "after": after,
             "output_bytes": size,
             "invocation": "\n  ".join(call_lines(name, passed)),
