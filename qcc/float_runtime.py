@@ -90,9 +90,10 @@ class FloatRuntime:
         sample_bytes = sum(v.type.bytes for v in self.graph.outputs) or 1
         size = min(_OUTPUT_BATCH, max(1, _OUTPUT_BYTES // sample_bytes))
         found: dict[str, Array] = {}
-        start, count = 0, len(next(iter(inputs.values()), [0]))
+        start = 0
         for outputs, _ in self._calls(inputs, size, observe=False):
-            if not found:
+            if not found:  # the inputs were found to be right
+                count = len(next(iter(inputs.values()), [0]))
                 found = {n: np.empty((count, *a.shape[1:]), a.dtype) for n, a in outputs.items()}
             stop = start + len(next(iter(outputs.values()), []))
             for name, array in outputs.items():
