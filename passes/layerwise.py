@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ Array = NDArray[np.float32]
 Arrays = dict[str, Array]
 Run = Callable[[Mapping[str, Array]], Arrays]
 
-_MACS = 5e9  # of all samples, in each of the two graphs
+_MACS = 1.6e10  # of all samples, in each of the two graphs
 _BYTES = 2**28  # of the largest value, over all samples
 _FEWEST = 8
 
@@ -46,7 +45,7 @@ class Layer:
         """Add float64[C] to the bias, and to the result if there is one."""
         add_to_bias(self._graph, self.node, added)
         if self._result is not None:
-            self._result = replace(self._result, array=self._result.array + added.astype(np.float32))
+            self._result.array += added.astype(np.float32)  # of ``compute``: nobody else holds it
 
     def settle(self) -> None:
         """Let the nodes behind see the result."""

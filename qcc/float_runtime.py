@@ -42,6 +42,7 @@ _DISABLED = ["QDQPropagationTransformer", "Pad_Fusion", "WeightBiasQuantization"
 _FATAL = 4  # log severity: errors arrive as exceptions
 _OBSERVED_BYTES = 8 * 2**20  # of all observed tensors of one call: few enough to stay in a cache
 _OUTPUT_BATCH = 64
+_OUTPUT_BYTES = 2 * 2**20  # of all outputs of one call, of more than one sample
 
 
 class SerializableModel(Protocol):
@@ -86,8 +87,19 @@ class FloatRuntime:
         ``inputs``: float32 by name, each [N, *shape], or [N, *shape[1:]] when shape[0] is 1; results follow the
         same convention. Raises QccError for a wrong name or shape.
         """
-        parts = [outputs for outputs, _ in self._calls(inputs, _OUTPUT_BATCH, observe=False)]
-        return {n: np.concatenate([p[n] for p in parts]) for n in self.graph.output_names}
+        sample_bytes = sum(v.type.bytes for v in self.graph.outputs) or 1
+        size = min(_OUTPUT_BATCH, max(1, _OUTPUT_BYTES // sample_bytes))
+        found: dict[str, Array] = {}
+        start = 0
+        for outputs, _ in self._calls(inputs, size, observe=False):
+            if not found:  # the inputs were found to be right
+                count = len(next(iter(inputs.values()), [0]))
+                found = {n: np.empty((count, *a.shape[1:]), a.dtype) for n, a in outputs.items()}
+            stop = start + len(next(iter(outputs.values()), []))
+            for name, array in outputs.items():
+                found[name][start:stop] = array
+            start = stop
+        return found
 
     def prepared(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
         """A call on the first sample of ``inputs`` with nothing left to do but the inference: for timing."""

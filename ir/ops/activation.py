@@ -49,10 +49,10 @@ class Clamp(Unary):
     high: float = float("inf")
 
     def float_ref(self, *operands: Array | None) -> Array:
-        """numpy minimum and maximum; NaN stays NaN."""
+        """numpy clip: NaN stays NaN."""
         (x,) = operands
         assert x is not None
-        return np.asarray(np.minimum(np.maximum(x, x.dtype.type(self.low)), x.dtype.type(self.high)))
+        return np.asarray(np.clip(x, x.dtype.type(self.low), x.dtype.type(self.high)))
 
     def accumulate(self, q: Lowering, node: Node) -> Value | None:
         """A clamp cannot act on an accumulator whose qparams are not chosen yet."""

@@ -69,6 +69,13 @@ def test_observed_values_come_in_small_pieces(graph: Graph, monkeypatch: pytest.
     assert [len(p["y"]) for p in FloatRuntime(graph, values).observed(samples(5))] == [2, 2, 1]
 
 
+def test_large_outputs_come_in_pieces_that_are_joined(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, feed = FloatRuntime(graph).run(samples(5)), samples(5)
+    monkeypatch.setattr("qcc.float_runtime._OUTPUT_BYTES", 2 * sum(v.type.bytes for v in graph.outputs))
+    for name, array in FloatRuntime(graph).run(feed).items():
+        np.testing.assert_allclose(array, whole[name], rtol=1e-5, atol=1e-5)
+
+
 def test_observer_records_every_value(graph: Graph) -> None:
     low: dict[str, float] = {}
 
