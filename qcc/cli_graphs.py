@@ -36,7 +36,7 @@ from qcc.options import CompileOptions
 from qcc.passes.base import PASSES, PassContext
 from qcc.passes.manager import PIPELINES, PassManager
 from qcc.passes.meaning import meaning_of, sqnr
-from qcc.tosa_exporter import export_tosa, save_tosa
+from qcc.tosa.exporter import export_tosa, save_tosa
 
 QIR = ".qir"
 SUFFIXES = {"qir": QIR, "tosa": ".mlir", "onnx": ".onnx"}  # of what opt writes

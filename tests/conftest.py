@@ -29,6 +29,7 @@ MISSING = (
     ("package tool", re.compile(r"package tool|arduino")),
     ("QEMU", re.compile(r"qemu|emulator", re.IGNORECASE)),
     ("browser", re.compile(r"browser")),
+    ("IREE", re.compile(r"IREE")),
     ("processor", re.compile(r"processor lacks")),
     ("compiler", re.compile(r"compiler|\bgcc\b|\bclang\b|\bg\+\+|\bzig\b", re.IGNORECASE)),
 )

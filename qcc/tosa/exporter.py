@@ -8,8 +8,8 @@ from pathlib import Path
 from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.types import DType
-from qcc.tosa_ops import EXPORTERS
-from qcc.tosa_writer import ELEMENTS, Writer
+from qcc.tosa.rules import EXPORTERS
+from qcc.tosa.writer import ELEMENTS, Writer
 
 _HINT = "the C backend takes this program: qcc compile"
 

@@ -10,7 +10,7 @@ import pytest
 
 from qcc.ir import interpreter
 from qcc.ir.graph import Graph
-from qcc.tosa_exporter import save_tosa
+from qcc.tosa.exporter import save_tosa
 
 Array = np.ndarray[Any, Any]
 TOOLS = ("iree-compile", "iree-run-module")
