@@ -31,12 +31,15 @@ from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph
 from qcc.ir.parser import load_graph
 from qcc.ir.printer import print_graph, save_graph
+from qcc.onnx_exporter import save_qdq
 from qcc.options import CompileOptions
 from qcc.passes.base import PASSES, PassContext
 from qcc.passes.manager import PIPELINES, PassManager
 from qcc.passes.meaning import meaning_of, sqnr
+from qcc.tosa.exporter import export_tosa, save_tosa
 
 QIR = ".qir"
+SUFFIXES = {"qir": QIR, "tosa": ".mlir", "onnx": ".onnx"}  # of what opt writes
 
 
 @click.command("explain")
@@ -64,7 +67,14 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
 @click.option(
     "--pipeline", required=True, metavar="TEXT", help='Such as "float,calibrate{observer=min-max}".'
 )
-@click.option("-o", "--out", type=path_type, metavar="OUT.qir", help="Default: print the graph.")
+@click.option("-o", "--out", type=path_type, metavar="OUT", help="Default: print the graph.")
+@click.option(
+    "--emit",
+    type=click.Choice([*SUFFIXES]),
+    default="qir",
+    show_default=True,
+    help="A graph as text; an integer program in MLIR's TOSA dialect; a float or annotated graph as ONNX, with QDQ.",
+)
 @calib_option
 @shape_option
 @plugin_option
@@ -77,13 +87,15 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
 @click.option("--notes", metavar="PASS", help="Print what a pass, or all, did and found.")
 @click.option("--time-passes", is_flag=True, help="Print the time of each pass.")
 def opt_command(
-    model: Path, pipeline: str, out: Path | None, calib: Path | None, shapes: dict[str, Any],
+    model: Path, pipeline: str, out: Path | None, emit: str, calib: Path | None, shapes: dict[str, Any],
     verify_each: bool, dump_after: str | None, dump_folder: Path | None, samples: Path | None, notes: str | None,
     time_passes: bool,
 ) -> None:  # fmt: skip
     """Run a pipeline on MODEL, an .onnx file or a .qir text."""
-    if out is not None and out.suffix != QIR:
-        raise click.BadParameter(f"{out}: the name must end in {QIR}", param_hint="'-o'")
+    if out is not None and out.suffix != SUFFIXES[emit]:
+        raise click.BadParameter(f"{out}: the name must end in {SUFFIXES[emit]}", param_hint="'-o'")
+    if out is None and emit == "onnx":
+        raise click.BadParameter("onnx is no text: name a file with -o", param_hint="'--emit'")
     folder = (dump_folder or Path("dumps")) if dump_after else None
     with progress() as show:
         context = PassContext(progress=show, warn=warn)
@@ -101,7 +113,7 @@ def opt_command(
             )
         graph = manager.run(graph)
         measured = _sqnr(reference, graph, samples) if samples is not None else {}
-    _write(graph, out)
+    _write(graph, out, emit)
     if notes is not None:
         shown = [(name, n) for name, n in manager.notes() if notes in (name, "all")]
         console(stderr=True).print(tables.notes(shown))
@@ -121,9 +133,12 @@ def _sqnr(reference: Graph, graph: Graph, samples: Path) -> dict[str, float]:
     }
 
 
-def _write(graph: Graph, out: Path | None) -> None:
+def _write(graph: Graph, out: Path | None, emit: str) -> None:
     if out is None:
-        click.echo(print_graph(graph)[0], nl=False)
+        click.echo(print_graph(graph)[0] if emit == "qir" else export_tosa(graph), nl=False)
+        return
+    if emit != "qir":
+        (save_tosa if emit == "tosa" else save_qdq)(graph, out)
         return
     try:
         save_graph(graph, out)

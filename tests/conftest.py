@@ -30,6 +30,7 @@ MISSING = (
     ("TVM", re.compile(r"\bTVM\b")),
     ("QEMU", re.compile(r"qemu|emulator", re.IGNORECASE)),
     ("browser", re.compile(r"browser")),
+    ("IREE", re.compile(r"IREE")),
     ("processor", re.compile(r"processor lacks")),
     ("compiler", re.compile(r"compiler|\bgcc\b|\bclang\b|\bg\+\+|\bzig\b", re.IGNORECASE)),
 )

@@ -34,13 +34,13 @@ def run_pytest(folder: Path, body: str, *options: str, **environment: str) -> tu
 def test_summary_with_skips_counts_them_by_what_was_missing(tmp_path: Path, processes: str) -> None:
     reasons = ["no C compiler found", "qemu-aarch64 is not installed", "no clang", "needs a full moon"]
     reasons += ["this processor lacks avx512vnni", "the package tool pio is not installed"]
-    reasons += ["no browser: chromium is not installed"]
+    reasons += ["no browser: chromium is not installed", "IREE is not installed: no iree-compile"]
     body = f"@pytest.mark.parametrize('reason', {reasons!r})\ndef test_skip(reason): pytest.skip(reason)\n"
     body += "def test_zoo(zoo): zoo.load('kws')\n"
     code, output = run_pytest(tmp_path, body, "-n", processes)
     assert code == 0, output
     assert (
-        "tests not run for lack of: model zoo 1, package tool 1, TVM 0, QEMU 1, browser 1, processor 1, compiler 2, "
+        "tests not run for lack of: model zoo 1, package tool 1, TVM 0, QEMU 1, browser 1, IREE 1, processor 1, compiler 2, "
         "other reasons 1" in output
     )
 
@@ -49,7 +49,7 @@ def test_summary_without_skips_says_zero(tmp_path: Path) -> None:
     code, output = run_pytest(tmp_path, "def test_nothing(): pass")
     assert code == 0, output
     assert (
-        "tests not run for lack of: model zoo 0, package tool 0, TVM 0, QEMU 0, browser 0, processor 0, compiler 0\n"
+        "tests not run for lack of: model zoo 0, package tool 0, TVM 0, QEMU 0, browser 0, IREE 0, processor 0, compiler 0\n"
         in output
     )
 
