@@ -86,15 +86,17 @@ def compile_graph(
     options: CompileOptions | None = None,
     progress: Progress = lambda what, done, total: None,
     warn: Warn = lambda message: None,
+    prepare: Callable[[Compilation], None] = lambda made: None,
 ) -> Compilation:
     """ONNX file (or ModelProto) to a checked integer program, or to a float one with another precision than "int8".
 
-    Raises QccError; nothing is written.
+    ``prepare`` is called with what holds the float graph, before anything is quantized. Raises QccError; nothing is written.
     """
     options = options or CompileOptions()
     _check_dump(options)
     ctx = PassContext(progress=progress, warn=warn)
     made = _float_stage(source, options, ctx)
+    prepare(made)
     statistics = _statistics(options, calibration, made.float_graph)
     if statistics is not None:
         ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
