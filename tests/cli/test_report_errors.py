@@ -209,20 +209,6 @@ def test_values_that_lost_channels_are_measured_on_the_others() -> None:
     assert 25 < hidden.cumulative.sqnr_db < 70
 
 
-def test_an_equalized_channel_is_told_by_its_factor() -> None:
-    rng = np.random.default_rng(6)
-    first, second, bias = rng.normal(size=(6, 4)), rng.normal(size=(4, 3)), rng.normal(size=4)
-    factors = np.array([1.0, 2.0, 0.25, 1.0])
-    x = rng.normal(size=(8, 6))
-    made = compilation(dense_model(first, bias, second), x)
-    assert report_errors.channel_factors(made) == {}
-    scaled = dense_model(first * factors, bias * factors, second / factors[:, None])
-    made.calibrated = compilation(scaled, x).calibrated
-    found = report_errors.channel_factors(made)
-    assert found["r"] == pytest.approx(factors, rel=1e-4)
-    assert "z" not in found
-
-
 def test_worst_tensors_are_those_of_the_least_sqnr_of_their_own(compiled) -> None:
     report = json.loads((compiled[0] / "report.json").read_text())
     own = {t["tensor"]: t["sqnr_db"]["local"] for t in report["tensors"]}
