@@ -61,13 +61,16 @@ def worst(tensors: Sequence[dict[str, Any]], count: int = WORST) -> list[dict[st
 
 
 def corrections(made: Compilation) -> list[dict[str, Any]]:
-    """What passes that are kept only where they help did to the SQNR of the outputs, in dB."""
+    """What passes that are kept only where they help did to the SQNR of the outputs, in dB, or why they were not tried."""
     found = []
     for name, note in made.notes:
         gain = _GAIN.search(note.reason)
+        before, after = (None if g == "inf" else float(g) for g in gain.groups()) if gain else (None, None)
+        entry = {"pass": name, "applied": note.applied, "before_db": before, "after_db": after}
         if gain:
-            before, after = (None if g == "inf" else float(g) for g in gain.groups())
-            found.append({"pass": name, "applied": note.applied, "before_db": before, "after_db": after})
+            found.append(entry | {"reason": None})
+        elif note.rule == name and name in made.options.chosen_corrections:
+            found.append(entry | {"reason": note.reason})
     return found
 
 

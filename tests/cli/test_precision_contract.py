@@ -50,6 +50,14 @@ def test_a_contract_is_reached_where_8_bits_are_too_few(qcc, kws, tmp_path: Path
     assert result.exit_code == 0, result.stderr
     assert "samples equal to the interpreter" in result.stdout
     contract = json.loads((out / "report.json").read_text())["contract"]
+    page = (out / "report.html").read_text()
+    assert (
+        f'sqnr reaches <b class="good">{contract["ratio"]:.6g}</b> of float on 80 evaluation samples' in page
+    )
+    table = page.partition('<table id="contract">')[2].partition("</table>")[0]
+    for restored in contract["restorations"]:
+        assert f'title="{restored["name"]}"' in table
+        assert f"+{restored['added_macs']:,}" in table
     assert contract["ratio_before"] < 0.999 <= contract["ratio"]
     assert contract["ratio"] == pytest.approx(explained(out, entry.model, entry.x[:80]), abs=1e-6)
     assert 0 < contract["added_macs"] < contract["macs"], "16 bits everywhere would double them"

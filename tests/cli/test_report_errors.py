@@ -245,10 +245,13 @@ def test_corrections_are_read_from_the_notes_of_passes(dense: Dense) -> None:
         ("fix", Note("y", "fix", True, "SQNR 20.50 dB becomes 23.00 dB on 4 samples it did not see")),
         ("try", Note("y", "try", False, "SQNR 23.00 dB would become -1.00 dB on 4 samples")),
         ("other", Note("y", "other", True, "3 of 4 channels")),
+        ("equalize", Note("y", "equalize", False, "no channels to scale")),
     ])  # fmt: skip
+    none = {"before_db": None, "after_db": None}
     assert corrections(made) == [
-        {"pass": "fix", "applied": True, "before_db": 20.5, "after_db": 23.0},
-        {"pass": "try", "applied": False, "before_db": 23.0, "after_db": -1.0},
+        {"pass": "fix", "applied": True, "before_db": 20.5, "after_db": 23.0, "reason": None},
+        {"pass": "try", "applied": False, "before_db": 23.0, "after_db": -1.0, "reason": None},
+        {"pass": "equalize", "applied": False, "reason": "no channels to scale"} | none,
     ]
 
 
