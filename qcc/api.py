@@ -74,9 +74,17 @@ def compile(
         raise QccError(f"{given} without {missing} has no use", hint="give --min-ratio and --eval together")
     if chosen.min_ratio is not None:
         find_metric(chosen.metric)
-    made = driver.compile_graph(model, calibration, chosen, progress, note)
-    if evaluation is not None:
-        made = precision_search.reach(made, evaluation, progress)
+    goals: list[precision_search.Goal] = []
+
+    def find_goal(made: driver.Compilation) -> None:
+        """Before quantization, so that evaluation data that do not fit cost no time."""
+        if evaluation is not None:
+            progress("measuring float", 0, 0)
+            goals.append(precision_search.Goal.of(made, evaluation))
+
+    made = driver.compile_graph(model, calibration, chosen, progress, note, find_goal)
+    for goal in goals:
+        made = precision_search.reach(made, goal, progress)
     made.resources = {}
     return CompiledModel(made, noted, progress)
 

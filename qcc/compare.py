@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,16 @@ FINE_DB = 60.0  # drops count from here: above, two runs are as good as equal
 class Subject:
     """One of the two: a graph of any stage. ``kept_channels``: by value name, where dead ones were removed.
 
-    ``channel_factors``: by value name, what each channel was multiplied with to equalize weights.
+    ``factors``, ``offsets``: by value name, what it was multiplied with, and what was taken from it then, by passes that
+    shape channels; they broadcast to the value as it was. ``others``: names of values that were changed otherwise.
     """
 
     name: str
     graph: Graph
     kept_channels: Mapping[str, list[int]] = field(default_factory=dict)
-    channel_factors: Mapping[str, list[float]] = field(default_factory=dict)
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    offsets: Mapping[str, Any] = field(default_factory=dict)
+    others: Collection[str] = ()
 
 
 @dataclass
@@ -115,8 +118,9 @@ def open_subject(path: Path, options: CompileOptions) -> Subject:
     if path.is_dir():
         graph, report = open_saved(path).graph, path / JSON_FILE
         found = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-        dead = found.get("dead_channels", {})
-        return Subject(str(path), graph, dead.get("kept_channels", {}), found.get("equalized_channels", {}))
+        kept = found.get("dead_channels", {}).get("kept_channels", {})
+        factors, offsets = (found.get(f"{how}_channels", {}) for how in ("equalized", "absorbed"))
+        return Subject(str(path), graph, kept, factors, offsets, found.get("otherwise_changed", ()))
     imported = onnx_importer.import_model(path, options.shapes)
     return Subject(str(path), run_pipeline(imported, options.float_pipeline))
 
@@ -207,6 +211,8 @@ def _pairs(a: Subject, b: Subject) -> list[tuple[str, Value, Value]]:
 
 
 def _comparable(a: Subject, u: Value, b: Subject, v: Value) -> bool:
+    if u.name in a.others or v.name in b.others:
+        return False
     if u.type.shape == v.type.shape:
         return True
     cut = u.name in a.kept_channels or v.name in b.kept_channels
@@ -214,16 +220,24 @@ def _comparable(a: Subject, u: Value, b: Subject, v: Value) -> bool:
 
 
 def _like(array: Array, own: Subject, value: Value, other: Subject, partner: Value) -> Array:
-    """``array`` without equalization, and without the channels that only the other side removed."""
-    factors, kept = own.channel_factors.get(value.name), own.kept_channels.get(value.name)
-    if factors is not None:
-        array = array / np.asarray(factors if kept is None else np.asarray(factors)[kept], np.float32)
+    """``array`` as it was before channels were shaped, and without the channels that only the other side removed."""
+    kept = own.kept_channels.get(value.name)
+    if value.name in own.offsets:
+        array = array + _channels_left(own.offsets[value.name], kept)
+    if value.name in own.factors:
+        array = array / _channels_left(own.factors[value.name], kept)
     theirs = other.kept_channels.get(partner.name)
     if theirs is None or kept == theirs:
         return array
     if kept is None:
         return np.asarray(array[..., theirs])
     raise QccError(f"%{value.name} lost different channels in {own.name} and in {other.name}")
+
+
+def _channels_left(numbers: Any, kept: list[int] | None) -> NDArray[np.float32]:
+    """What broadcasts to a value, for those of its channels that were kept."""
+    found = np.asarray(numbers, np.float32)
+    return found if kept is None or found.shape[-1] == 1 else found[..., kept]
 
 
 def _same_codes(u: Value, v: Value) -> bool:

@@ -86,15 +86,17 @@ def compile_graph(
     options: CompileOptions | None = None,
     progress: Progress = lambda what, done, total: None,
     warn: Warn = lambda message: None,
+    prepare: Callable[[Compilation], None] = lambda made: None,
 ) -> Compilation:
     """ONNX file (or ModelProto) to a checked integer program, or to a float one with another precision than "int8".
 
-    Raises QccError; nothing is written.
+    ``prepare`` is called with what holds the float graph, before anything is quantized. Raises QccError; nothing is written.
     """
     options = options or CompileOptions()
     _check_dump(options)
     ctx = PassContext(progress=progress, warn=warn)
     made = _float_stage(source, options, ctx)
+    prepare(made)
     statistics = _statistics(options, calibration, made.float_graph)
     if statistics is not None:
         ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
@@ -104,17 +106,7 @@ def compile_graph(
         if _pipeline(STORE_STAGE, options):
             made.stored = _run(made, STORE_STAGE, made.float_graph.clone(), ctx)
         return made
-    samples, batches = _first_samples(_remembering(made, data))
-    ctx.resources.update(
-        calibration=batches,
-        calibration_samples=data.samples or 0,
-        correction_samples={} if made.synthetic else samples,
-        observer_factory=float_runtime.observer,
-        channel_observer_factory=partial(float_runtime.observer, layout_free=False),
-        runner=float_runtime.runner,
-        evaluate=float_runtime.evaluate,
-        full_statistics=options.save_stats is not None,
-    )
+    ctx.resources.update(_given(made, data), full_statistics=options.save_stats is not None)
     if statistics is not None:
         next(iter(ctx.resources["calibration"]))  # its samples are remembered, nothing else reads them
     made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
@@ -153,16 +145,15 @@ def annotate(
     progress: Progress = lambda what, done, total: None,
     warn: Warn = lambda message: None,
 ) -> Graph:
-    """ONNX file (or ModelProto) to the annotated graph, in which every sum of products is quantized: a model to export."""
-    options = options or CompileOptions()
+    """ONNX file (or ModelProto) to the annotated graph, in which every sum of products is quantized: a model to export.
+
+    Of ``options``, rounding and residuals are none of that model.
+    """
+    options = replace(options or CompileOptions(), recipe="", residuals=False)
     ctx = PassContext(progress=progress, warn=warn)
     made = _float_stage(source, options, ctx)
-    data = _calibration(made, calibration, warn)
-    ctx.resources.update(
-        calibration=data, calibration_samples=data.samples or 0, observer_factory=float_runtime.observer
-    )
-    calibrate, choose = _calibrating(options)
-    passes = f"adopt-qparams,fuse-epilogues{{residuals=false}},{calibrate},{choose}"
+    ctx.resources.update(_given(made, _calibration(made, calibration, warn)))
+    passes = ",".join(_annotating(options))
     annotated = PassManager(parse_pipeline(passes), ctx).run(made.float_graph)
     if QSpec.parse(options.qspec).activations == "symmetric":
         # what an integer algorithm dictates (softmax) stays in float instead
@@ -185,6 +176,20 @@ def _float_stage(source: Any, options: CompileOptions, ctx: PassContext) -> Comp
     made = Compilation(options, model, _digest(source), graph.clone(), graph)
     made.float_graph = _run(made, FLOAT_STAGE, graph, ctx)
     return made
+
+
+def _given(made: Compilation, data: CalibrationData) -> dict[str, Any]:
+    """What passes that calibrate and correct find in the context: samples, and ways to run graphs on them."""
+    samples, batches = _first_samples(_remembering(made, data))
+    return {
+        "calibration": batches,
+        "calibration_samples": data.samples or 0,
+        "correction_samples": {} if made.synthetic else samples,
+        "observer_factory": float_runtime.observer,
+        "channel_observer_factory": partial(float_runtime.observer, layout_free=False),
+        "runner": float_runtime.runner,
+        "evaluate": float_runtime.evaluate,
+    }
 
 
 def _calibrating(options: CompileOptions) -> tuple[str, str]:
@@ -212,17 +217,19 @@ def _choices(options: CompileOptions) -> tuple[str, str]:
 
 def quantize_pipeline(options: CompileOptions) -> str:
     """Pipeline text from the float graph to the planned one."""
+    return ",".join((*_annotating(options), _lowering(options)))
+
+
+def _annotating(options: CompileOptions) -> tuple[str, ...]:
+    """From the float graph to the annotated one."""
     # statistics in a file are those of the graph as it is; equalization would make another one of it
     from_file = options.stats is not None or options.save_stats is not None
-    return ",".join(
-        (
-            "adopt-qparams",
-            "fuse-epilogues" if options.residuals else "fuse-epilogues{residuals=false}",
-            *(() if from_file else _shaping(options)),
-            _calibrating(options)[0],
-            _choosing(options),
-            _lowering(options),
-        )
+    return (
+        "adopt-qparams",
+        "fuse-epilogues" if options.residuals else "fuse-epilogues{residuals=false}",
+        *(() if from_file else _shaping(options)),
+        _calibrating(options)[0],
+        _choosing(options),
     )
 
 

@@ -137,8 +137,8 @@ class CompileOptions:
             raise QccError(f"a program without floats cannot have {what}", hint="leave one of them out")
         if self.min_ratio is not None and not 0 < self.min_ratio <= 1:
             raise QccError(f"min_ratio is {self.min_ratio}", hint="it is a share of float: above 0, up to 1")
-        if self.min_ratio is not None and self.precision == "float32":
-            raise QccError("min_ratio is for 8 bits: float32 is float", hint="leave one of them out")
+        if self.min_ratio is not None and self.precision != "int8":
+            raise QccError(f"min_ratio is for 8 bits, not for {self.precision}", hint="leave one of them out")
         if self.tune_file is not None and not self.tune:
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
 

@@ -35,10 +35,8 @@ LISTED = 16  # restorations that are tried one by one where the contract fails
 Chosen = Sequence[Sensitivity]
 
 
-def reach(
-    made: Compilation, evaluation: object, progress: Progress = lambda what, done, total: None
-) -> Compilation:
-    """``made``, or what it takes to reach the min_ratio of its options on ``evaluation``, as calibration data with labels.
+def reach(made: Compilation, goal: Goal, progress: Progress = lambda what, done, total: None) -> Compilation:
+    """``made``, or what it takes to reach the min_ratio of its options on the samples of ``goal``.
 
     Restorations are ordered by the noise they remove for their cost; the shortest beginning of that order that suffices
     is found by bisection, in fake-quant runs. Integers have the last word: where they fall short, their simulation must
@@ -47,7 +45,6 @@ def reach(
     """
     options = made.options
     assert options.min_ratio is not None
-    goal = _Goal.of(made, evaluation)
     progress("measuring integers", 0, 0)
     before = goal.of_integers(made)
     if before >= options.min_ratio:
@@ -104,7 +101,7 @@ def with_restorations(options: CompileOptions, chosen: Iterable[Sensitivity]) ->
 
 
 @dataclass(frozen=True)
-class _Goal:
+class Goal:
     """A metric on samples, and what the float model has of it."""
 
     metric: Metric
@@ -114,14 +111,17 @@ class _Goal:
     real: float
 
     @staticmethod
-    def of(made: Compilation, evaluation: object) -> _Goal:
-        """Raises QccError for data that do not fit the model, or the metric."""
+    def of(made: Compilation, evaluation: object) -> Goal:
+        """``evaluation``: as calibration data, with labels. Reads the float graph and the options of ``made``.
+
+        Raises QccError for data that do not fit the model, or the metric.
+        """
         metric = find_metric(made.options.metric)
         loaded = calibration_data.load_calibration(evaluation, made.float_graph.inputs)
         batches = list(loaded)
         inputs = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
         reference = FloatRuntime(made.float_graph).run(inputs)
-        goal = _Goal(metric, inputs, loaded.labels, reference, 1.0)
+        goal = Goal(metric, inputs, loaded.labels, reference, 1.0)
         real = goal.ratio(reference)
         if real <= 0:
             raise QccError(
@@ -151,7 +151,7 @@ class _Goal:
 class _Search:
     """Sets of restorations of one compilation, and what they reach in fake-quant runs."""
 
-    def __init__(self, made: Compilation, goal: _Goal, progress: Progress) -> None:
+    def __init__(self, made: Compilation, goal: Goal, progress: Progress) -> None:
         assert made.annotated is not None
         assert made.planned is not None
         self.made, self.goal, self.progress = made, goal, progress
@@ -231,7 +231,7 @@ def _boundary(made: Compilation) -> frozenset[str]:
 
 
 def _record(
-    goal: _Goal,
+    goal: Goal,
     made: Compilation,
     found: Compilation,
     before: float,

@@ -13,6 +13,7 @@ import jinja2
 import qcc
 from qcc import metrics, verify
 from qcc.backends.c.metadata import metadata_of
+from qcc.backends.c.names import short_names
 from qcc.backends.program import Operation, Program
 from qcc.driver import Compilation, Progress
 from qcc.ir.errors import QccError
@@ -39,7 +40,11 @@ def report_of(
         a.nbytes for op in program.operations for a in op.call.constants.values() if a is not None
     )
     metadata = metadata_of(program, constants)
-    layers = zip(metadata.pop("layers"), program.operations, strict=True)
+    layers = list(zip(metadata.pop("layers"), program.operations, strict=True))
+    memory = _memory(program)
+    labels = short_names([*(layer["name"] for layer, _ in layers), *(block["name"] for block in memory)])
+    tensors = tensors_of(made, progress)
+    labels |= {t["tensor"]: t["label"] for t in tensors["tensors"]}
     return {
         "generator": GENERATOR,
         "model": {"name": made.model, "sha256": made.sha256},
@@ -60,8 +65,8 @@ def report_of(
         "target_description": program.target.description,
         "warnings": list(warnings),
         **metadata,
-        "layers": [layer | _planned(op) for layer, op in layers],
-        "memory": _memory(program),
+        "layers": [layer | {"label": labels[layer["name"]]} | _planned(op) for layer, op in layers],
+        "memory": [block | {"label": labels[block["name"]]} for block in memory],
         "calibration": {"samples": made.calibration_samples, "synthetic": made.synthetic},
         "ranges": _ranges(made),
         "placement": placement(made),
@@ -71,7 +76,7 @@ def report_of(
         "accuracy": _accuracy(made, results),
         "contract": made.contract,
         "measured_samples": samples_measured(made),
-        **tensors_of(made, progress),
+        **tensors,
         "verification": None,  # entered when the library was built and run
         "footprint": None,  # entered when it was built and measured
         "passes": [{"name": name, "seconds": round(seconds, 4)} for name, seconds in made.seconds],

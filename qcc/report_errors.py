@@ -25,7 +25,6 @@ MEASURED_ELEMENTS = (
 )  # of all tensors in all measured samples: fewer samples of large models, at least one
 
 _SMALL, _LARGE = 1e-20, 1e30  # sums of squares that float32 holds
-EQUALIZED = 1e-3  # a channel that changed by less was only rounded
 
 
 @dataclass
@@ -124,7 +123,7 @@ def measure(made: Compilation, progress: Progress = lambda what, done, total: No
     count = samples_measured(made)
     for index in range(count):
         sample = {name: array[index : index + 1] for name, array in made.samples.items()}
-        f, a = _observe(runtime, sample), _observe(simulated, sample)
+        f, a = observe(runtime, sample), observe(simulated, sample)
         i = integers_as_reals(planned, sample)
         r = layers(sample, a, i)
         for name, errors in found.items():
@@ -141,41 +140,6 @@ def samples_measured(made: Compilation) -> int:
     per_sample = sum(v.type.elements for v in computed_values(made.annotated) if not v.fused) or 1
     kept = len(next(iter(made.samples.values())))
     return max(1, min(kept, MEASURED_ELEMENTS // per_sample))
-
-
-def channel_factors(made: Compilation) -> dict[str, list[float]]:
-    """By name, what each channel of a value was multiplied with between the float graph and the calibrated one.
-
-    Equalization of weights does so. Measured: the median over what is not zero in the first sample that has such; 1 where
-    a channel is zero in all of them.
-    """
-    before, after = made.float_graph, made.calibrated
-    if after is None or not made.samples or _same_constants(before, after):
-        return {}
-    shapes = {v.name: v.type.shape for v in computed_values(before)}
-    common = [v.name for v in computed_values(after) if v.type.rank and shapes.get(v.name) == v.type.shape]
-    graphs = [FloatRuntime(g, [v for v in computed_values(g) if v.name in common]) for g in (before, after)]
-    found = {name: np.full(shapes[name][-1], np.nan) for name in common}
-    for index in range(samples_measured(made)):
-        sample = {name: array[index : index + 1] for name, array in made.samples.items()}
-        old, new = (_observe(runtime, sample) for runtime in graphs)
-        for name, factors in found.items():
-            unknown = np.flatnonzero(np.isnan(factors))
-            x, y = (a[name].reshape(-1, factors.size)[:, unknown] for a in (old, new))
-            with np.errstate(all="ignore"):
-                ratio = np.where((x != 0) & (y != 0), y / x, np.nan)
-            known = ~np.isnan(ratio).all(axis=0)
-            factors[unknown[known]] = np.nanmedian(ratio[:, known], axis=0)
-    whole = {name: np.nan_to_num(factors, nan=1.0) for name, factors in found.items()}
-    return {name: f.tolist() for name, f in whole.items() if np.abs(f - 1).max(initial=0.0) > EQUALIZED}
-
-
-def _same_constants(a: Graph, b: Graph) -> bool:
-    left, right = ([v.data for v in g.constants()] for g in (a, b))
-    return len(left) == len(right) and all(
-        x is y or np.array_equal(x, y, equal_nan=True)  # type: ignore[arg-type]
-        for x, y in zip(left, right, strict=True)
-    )
 
 
 def quantized_values(graph: Graph) -> list[Value]:
@@ -206,7 +170,7 @@ def computed_values(graph: Graph) -> list[Value]:
     return [*graph.inputs, *(n.output for n in graph.nodes)]
 
 
-def _observe(runtime: FloatRuntime, sample: Arrays) -> dict[str, Array]:
+def observe(runtime: FloatRuntime, sample: Arrays) -> dict[str, Array]:
     """Observed values of one sample, each in its own shape."""
     (arrays,) = runtime.observed(sample)
     return {v.name: np.reshape(arrays[v.name], v.type.shape) for v in runtime.observe}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qcc import report_errors
+from qcc import report_changes, report_errors
 from qcc.backends.c.names import short_names
 from qcc.driver import Compilation
 from qcc.ir.graph import Node, Value
@@ -28,6 +28,8 @@ def tensors_of(made: Compilation, progress: Callable[[str, int, int], None]) -> 
             "tensors": [],
             "worst": [],
             "equalized_channels": {},
+            "absorbed_channels": {},
+            "otherwise_changed": [],
             "graph": [],
             "what_if": None,
             "corrections": [],
@@ -35,11 +37,13 @@ def tensors_of(made: Compilation, progress: Callable[[str, int, int], None]) -> 
     errors = report_errors.measure(made, progress)
     labels = short_names([e.value.name for e in errors])
     tensors = [_tensor(e, made, labels[e.value.name]) for e in errors]
-    seconds = made.options.analyze
+    seconds, changed = made.options.analyze, report_changes.changes(made)
     return {
         "tensors": tensors,
         "worst": [t["tensor"] for t in worst(tensors)],
-        "equalized_channels": report_errors.channel_factors(made),
+        "equalized_channels": {name: a.tolist() for name, a in changed.factors.items()},
+        "absorbed_channels": {name: a.tolist() for name, a in changed.offsets.items()},
+        "otherwise_changed": changed.others,
         "graph": _graph(made),
         "what_if": what_if(made, errors, seconds, progress) if seconds and errors else None,
         "corrections": corrections(made),
@@ -57,13 +61,16 @@ def worst(tensors: Sequence[dict[str, Any]], count: int = WORST) -> list[dict[st
 
 
 def corrections(made: Compilation) -> list[dict[str, Any]]:
-    """What passes that are kept only where they help did to the SQNR of the outputs, in dB."""
+    """What passes that are kept only where they help did to the SQNR of the outputs, in dB, or why they were not tried."""
     found = []
     for name, note in made.notes:
         gain = _GAIN.search(note.reason)
+        before, after = (None if g == "inf" else float(g) for g in gain.groups()) if gain else (None, None)
+        entry = {"pass": name, "applied": note.applied, "before_db": before, "after_db": after}
         if gain:
-            before, after = (None if g == "inf" else float(g) for g in gain.groups())
-            found.append({"pass": name, "applied": note.applied, "before_db": before, "after_db": after})
+            found.append(entry | {"reason": None})
+        elif note.rule == name and name in made.options.chosen_corrections:
+            found.append(entry | {"reason": note.reason})
     return found
 
 

@@ -156,6 +156,12 @@ def test_removed_channels_and_equalized_ones_are_taken_into_account(
     assert rows["probabilities"].equal
 
 
+def test_values_changed_in_other_ways_have_no_partner(planned: Path, samples: dict[str, np.ndarray]) -> None:
+    plain = Subject("a", load_graph(planned))
+    changed = Subject("b", load_graph(planned), others=["relu1"])
+    assert "relu1" not in {r.name for r in compare(plain, changed, samples).rows}
+
+
 def test_models_that_have_nothing_in_common_are_refused(
     planned: Path, samples: dict[str, np.ndarray]
 ) -> None:

@@ -50,6 +50,14 @@ def test_a_contract_is_reached_where_8_bits_are_too_few(qcc, kws, tmp_path: Path
     assert result.exit_code == 0, result.stderr
     assert "samples equal to the interpreter" in result.stdout
     contract = json.loads((out / "report.json").read_text())["contract"]
+    page = (out / "report.html").read_text()
+    assert (
+        f'sqnr reaches <b class="good">{contract["ratio"]:.6g}</b> of float on 80 evaluation samples' in page
+    )
+    table = page.partition('<table id="contract">')[2].partition("</table>")[0]
+    for restored in contract["restorations"]:
+        assert f'title="{restored["name"]}"' in table
+        assert f"+{restored['added_macs']:,}" in table
     assert contract["ratio_before"] < 0.999 <= contract["ratio"]
     assert contract["ratio"] == pytest.approx(explained(out, entry.model, entry.x[:80]), abs=1e-6)
     assert 0 < contract["added_macs"] < contract["macs"], "16 bits everywhere would double them"
@@ -161,7 +169,8 @@ def test_without_labels_top1_is_agreement_with_float(model: Path, calib: Path, t
         (["--eval", "--min-ratio", "1.5"], "min_ratio is 1.5"),
         (["--eval", "--min-ratio", "nan"], "min_ratio is nan"),
         (["--eval", "--min-ratio", "0.9", "--metric", "psnr"], "unknown metric 'psnr'"),
-        (["--eval", "--min-ratio", "0.9", "--float32"], "min_ratio is for 8 bits"),
+        (["--eval", "--min-ratio", "0.9", "--float32"], "min_ratio is for 8 bits, not for float32"),
+        (["--eval", "--min-ratio", "0.9", "--dynamic"], "min_ratio is for 8 bits, not for dynamic"),
     ],
 )
 def test_choices_that_make_no_sense(
@@ -207,12 +216,13 @@ def spoiled(what: str, arrays: Arrays) -> Arrays:
     ],
 )
 def test_evaluation_data_that_do_not_fit(
-    qcc, model: Path, calib: Path, test_data: Path, tmp_path: Path, what: str, message: str
+    qcc, model: Path, test_data: Path, tmp_path: Path, what: str, message: str
 ) -> None:
+    """That is found before anything is calibrated: calibration data that are absent are not missed."""
     with np.load(test_data) as data:
         np.savez(tmp_path / "eval.npz", **spoiled(what, dict(data)))
     asked = ("--eval", tmp_path / "eval.npz", "--min-ratio", "0.9")
-    result = qcc("compile", model, "--calib", calib, "-o", tmp_path / "out", *asked)
+    result = qcc("compile", model, "--calib", tmp_path / "absent.npz", "-o", tmp_path / "out", *asked)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {message}"), result.stderr
     assert len(result.stderr.splitlines()) == 2

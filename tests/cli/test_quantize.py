@@ -76,6 +76,58 @@ def test_it_comes_back_as_the_same_integers(qcc: Qcc, zoo: ModuleType, tmp_path:
     assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.99
 
 
+@pytest.mark.parametrize("name", ["kws", "resnet20"])
+def test_corrections_bring_the_model_that_runs_nearer_to_float(
+    qcc: Qcc, zoo: ModuleType, tmp_path: Path, name: str
+) -> None:
+    subject = zoo.load(name)
+    np.save(tmp_path / "calib.npy", np.asarray(subject.calib[:50], np.float32))
+    x = np.asarray(subject.x[:100], np.float32)
+    reference, found = run_onnx(Path(subject.model), x), []
+    for option in ("--no-corrections", "--corrections"):
+        out = tmp_path / f"{option}.onnx"
+        result = qcc("quantize", subject.model, "-o", out, "--calib", tmp_path / "calib.npy", option)
+        assert result.exit_code == 0, result.output
+        found.append(sqnr(reference, run_onnx(out, x)))
+    assert found[1] > found[0] + 0.3
+
+
+def test_a_recipe_is_its_options(qcc: Qcc, model: Path, calib: Path, tmp_path: Path) -> None:
+    asked = {
+        "tensorrt": ["--runtime", "tensorrt", "--recipe", "tensorrt"],
+        "openvino": ["--runtime", "openvino", "--recipe", "openvino"],
+        "tflite": ["--recipe", "tflite"],
+        "min-max": ["--no-corrections"],
+    }
+    for name, options in asked.items():
+        result = qcc("quantize", model, "-o", tmp_path / name, "--calib", calib, *options)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "tflite").read_bytes() == (tmp_path / "min-max").read_bytes()
+    codes = zero_points(onnx.load(tmp_path / "openvino"))  # by-sign: 0 of s8 is 128 of u8, or its lowest code
+    assert {int(c) for c in codes.values()} == {0, 128}
+    assert not any(zero_points(onnx.load(tmp_path / "tensorrt")).values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "tflite", "--observer", "mse"], "recipe tflite has observer"),
+        (["--recipe", "tflite", "--corrections"], "recipe tflite has corrections off, not on"),
+        (
+            ["--recipe", "tflite", "--runtime", "tensorrt"],
+            "tensorrt asks for activations=symmetric, which recipe tflite does not have",
+        ),
+    ],
+)
+def test_a_recipe_that_is_changed_is_refused(
+    qcc: Qcc, model: Path, calib: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = qcc("quantize", model, "-o", tmp_path / "q.onnx", "--calib", calib, *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {message}")
+    assert not any(tmp_path.iterdir())
+
+
 def test_no_data_warns_and_a_bad_place_is_an_error(qcc: Qcc, model: Path, tmp_path: Path) -> None:
     result = qcc("quantize", model, "-o", tmp_path / "missing" / "q.onnx")
     assert result.exit_code == 1

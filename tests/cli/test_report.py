@@ -4,6 +4,7 @@ import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -73,7 +74,7 @@ def test_page_shows_what_the_report_says(compiled) -> None:
     assert "prefers-color-scheme: dark" in text
 
     layers = page.tables["layers"][1:]
-    assert [row[1] for row in layers] == [layer["name"] for layer in report["layers"]]
+    assert [row[1] for row in layers] == [layer["label"] for layer in report["layers"]]
     assert layers[2][2:] == [
         "conv2d + add + requantize",
         "qcc_s8_conv2d_scalar",
@@ -92,6 +93,26 @@ def test_page_shows_what_the_report_says(compiled) -> None:
     assert len(page.tables["passes"]) - 1 == len(report["passes"])
     assert "3. relu3: 147,456 MACs" in page.tooltips
     assert "relu1: bytes 0 to 1,023, steps 1 to 2" in page.tooltips
+
+
+def test_page_names_the_recipe_and_every_correction(model: Path, calib: Path) -> None:
+    report = qcc.compile(model, calibration=calib, recipe="auto").report
+    text = render_html(report)
+    page = Page(text)
+    assert ", recipe auto</p>" in text
+    rows = page.tables["corrections"][1:]
+    assert [row[0] for row in rows] == report["options"]["corrections"]
+    for row, found in zip(rows, report["corrections"], strict=True):
+        assert row[-1] == ("yes" if found["applied"] else f"no: {found['reason'] or 'it would not help'}")
+
+
+def test_long_names_are_shown_by_what_tells_them_apart(zoo: ModuleType) -> None:
+    kws = zoo.load("kws")
+    report = qcc.compile(kws.model, calibration=kws.calib[:4], corrections=False).report
+    labels = {entry["name"]: entry["label"] for entry in (*report["layers"], *report["memory"])}
+    folders = "StatefulPartitionedCall/StatefulPartitionedCall/functional_1"
+    assert labels[f"{folders}/activation_1/Relu:0"] == "activation_1_Relu"
+    assert [name for name, label in labels.items() if len(label) > 30] == []
 
 
 def test_memory_map_has_no_overlap_and_fills_the_arena(compiled) -> None:

@@ -209,20 +209,6 @@ def test_values_that_lost_channels_are_measured_on_the_others() -> None:
     assert 25 < hidden.cumulative.sqnr_db < 70
 
 
-def test_an_equalized_channel_is_told_by_its_factor() -> None:
-    rng = np.random.default_rng(6)
-    first, second, bias = rng.normal(size=(6, 4)), rng.normal(size=(4, 3)), rng.normal(size=4)
-    factors = np.array([1.0, 2.0, 0.25, 1.0])
-    x = rng.normal(size=(8, 6))
-    made = compilation(dense_model(first, bias, second), x)
-    assert report_errors.channel_factors(made) == {}
-    scaled = dense_model(first * factors, bias * factors, second / factors[:, None])
-    made.calibrated = compilation(scaled, x).calibrated
-    found = report_errors.channel_factors(made)
-    assert found["r"] == pytest.approx(factors, rel=1e-4)
-    assert "z" not in found
-
-
 def test_worst_tensors_are_those_of_the_least_sqnr_of_their_own(compiled) -> None:
     report = json.loads((compiled[0] / "report.json").read_text())
     own = {t["tensor"]: t["sqnr_db"]["local"] for t in report["tensors"]}
@@ -259,10 +245,13 @@ def test_corrections_are_read_from_the_notes_of_passes(dense: Dense) -> None:
         ("fix", Note("y", "fix", True, "SQNR 20.50 dB becomes 23.00 dB on 4 samples it did not see")),
         ("try", Note("y", "try", False, "SQNR 23.00 dB would become -1.00 dB on 4 samples")),
         ("other", Note("y", "other", True, "3 of 4 channels")),
+        ("equalize", Note("y", "equalize", False, "no channels to scale")),
     ])  # fmt: skip
+    none = {"before_db": None, "after_db": None}
     assert corrections(made) == [
-        {"pass": "fix", "applied": True, "before_db": 20.5, "after_db": 23.0},
-        {"pass": "try", "applied": False, "before_db": 23.0, "after_db": -1.0},
+        {"pass": "fix", "applied": True, "before_db": 20.5, "after_db": 23.0, "reason": None},
+        {"pass": "try", "applied": False, "before_db": 23.0, "after_db": -1.0, "reason": None},
+        {"pass": "equalize", "applied": False, "reason": "no channels to scale"} | none,
     ]
 
 

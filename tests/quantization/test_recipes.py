@@ -22,7 +22,7 @@ from qcc.options import CompileOptions
 from qcc.passes.calibrate import observer_names
 from qcc.passes.observers import DefaultOptions, equal_bins, ranges_of, shrunk_bins
 from qcc.passes.statistics import FEW, TensorStatistics
-from qcc.recipes import CORRECTIONS, OPTIONS, RECIPES
+from qcc.recipes import OPTIONS, RECIPES, USUAL_CORRECTIONS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MODEL, CALIB = EXAMPLES / "digits.onnx", EXAMPLES / "digits_calib.npz"
@@ -291,7 +291,13 @@ def test_without_a_recipe_none_is_reported() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("auto", ["fuse-epilogues,equalize,calibrate{observer=min-max}", ",correct-bias,round-weights,"]),
+        (
+            "auto",
+            [
+                "fuse-epilogues,equalize,migrate-scales,calibrate{observer=min-max}",
+                ",correct-bias,round-weights,",
+            ],
+        ),
         ("tflite", ["fuse-epilogues{residuals=false},calibrate", "plan-accumulators{rounding=tflite}"]),
         (
             "openvino",
@@ -315,8 +321,8 @@ def test_a_recipe_is_a_pipeline(name: str, parts: list[str]) -> None:
         ({"recipe": "tflite", "observer": "observer=mse"}, "recipe tflite has observer 'observer=min-max', not 'observer=mse'"),
         ({"recipe": "tflite", "qspec": "a_bits=6"}, "recipe tflite has qspec '', not 'a_bits=6'"),
         ({"recipe": "tflite", "rounding": "onnx"}, "recipe tflite has rounding 'tflite', not 'onnx'"),
-        ({"recipe": "pytorch", "corrections": True}, "recipe pytorch has corrections off, not on"),
-        ({"recipe": "openvino", "corrections": True}, "recipe openvino has corrections correct-bias, not on"),
+        ({"recipe": "pytorch", "corrections": ("equalize",)}, "recipe pytorch has corrections off, not equalize"),
+        ({"recipe": "openvino", "corrections": False}, "recipe openvino has corrections correct-bias, not off"),
         ({"recipe": "tensorrt", "residuals": False}, "recipe tensorrt has residuals on, not off"),
         ({"recipe": "auto", "precision": "float32"}, "recipe auto is of no use: float32 chooses no ranges"),
         ({"corrections": ("correct-all",)}, "unknown correction 'correct-all'"),
@@ -338,7 +344,7 @@ def test_what_agrees_with_a_recipe_may_be_said_too() -> None:
 def test_corrections_keep_their_order() -> None:
     options = CompileOptions(corrections=("round-weights", "equalize"))
     assert options.chosen_corrections == ("equalize", "round-weights")
-    assert CompileOptions(corrections=True).chosen_corrections == CORRECTIONS
+    assert CompileOptions(corrections=True).chosen_corrections == USUAL_CORRECTIONS
 
 
 # ---------------------------------------------------------------------- at the command line
