@@ -273,7 +273,8 @@ def _best(site: _Site, seen: _SeenValues, spec: QSpec) -> tuple[float | None, Re
         noise = site.noise(seen, factors, spec)
         if noise < best:
             best, alpha, found = noise, candidate, factors
-    return alpha, found, 10 * float(np.log10(before / max(best, 1e-300)))
+    gain = 10 * float(np.log10(max(before, 1e-300) / max(best, 1e-300)))
+    return alpha, found, gain
 
 
 def _observe(graph: Graph, sites: list[_Site], samples: Arrays, ctx: PassContext) -> _SeenValues:

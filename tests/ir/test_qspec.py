@@ -26,7 +26,7 @@ def test_a_text_names_what_differs_from_the_default() -> None:
         ("a_bits=few", "qspec: a_bits cannot be 'few'", "write a number of bits"),
         ("narrow=yes", "qspec: narrow cannot be 'yes'", "known: true, false"),
         ("weights=some", "qspec: weights cannot be 'some'", "known: per-channel, per-tensor"),
-        ("activations", "qspec: activations cannot be ''", "known: asymmetric, symmetric"),
+        ("activations", "qspec: activations cannot be ''", "known: asymmetric, symmetric, by-sign"),
     ],
 )
 def test_wrong_texts(text: str, message: str, hint: str) -> None:

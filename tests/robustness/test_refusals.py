@@ -208,7 +208,7 @@ def test_negative_variance(refused: Refused) -> None:
 def test_activations_that_are_not_finite(refused: Refused, nodes: list[onnx.NodeProto], scale: float) -> None:
     proto = model(nodes, {"x": (1, 3, 9, 9)})
     assert refused(proto, samples(proto, 8, scale)) == (
-        "bad.onnx, node n: pass 4 (calibrate): %y is not finite on the calibration data" + OVERFLOWS
+        "bad.onnx, node n: pass 5 (calibrate): %y is not finite on the calibration data" + OVERFLOWS
     )
 
 
@@ -258,16 +258,16 @@ def test_unknown_target(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("choice", "text"),
     [
-        ({"precision": "int4"}, "unknown precision 'int4'\nhint: known: int8, float32"),
+        ({"precision": "int4"}, "unknown precision 'int4'\nhint: known: int8, float32, dynamic"),
         ({"io": "int16"}, "unknown io 'int16'\nhint: known: int8, float"),
         (
             {"observer": "observer=crystal-ball"},
-            "pass 4 (calibrate): unknown observer 'crystal-ball'\n"
+            "pass 5 (calibrate): unknown observer 'crystal-ball'\n"
             f"hint: known observers: {', '.join(observer_names())}\n      {DUMP}",
         ),
         (
             {"observer": "observer=percentile p=0"},
-            f"pass 4 (calibrate): p = 0.0 is no percentage\nhint: give the share to keep, such as p=99.99\n      {DUMP}",
+            f"pass 5 (calibrate): p = 0.0 is no percentage\nhint: give the share to keep, such as p=99.99\n      {DUMP}",
         ),
     ],
 )
