@@ -23,16 +23,14 @@ from qcc.onnx_backend import specialize
 
 OPERATORS = Path(__file__).parents[2] / "docs" / "operators.md"
 REASON_LENGTH = 110
+NO_ARRAYS = "its data are no arrays (sequences, optionals, strings, tensors of small types)"
 TOLERANCE = 0.02  # of int8 results
 
 
 @cache
 def outcomes() -> dict[str, str]:
     """By name of the test: "passed", "wrong: ..." or why it is refused."""
-    found = {
-        case.name: "its data are no arrays (sequences, optionals, strings, tensors of small types)"
-        for case in load_model_tests(kind="node")
-    }
+    found = {case.name: NO_ARRAYS for case in load_model_tests(kind="node")}
     for test in node_tests():
         try:
             special = specialize(test.model, test.inputs)
@@ -141,8 +139,8 @@ inputs but the first float32 one, are constants of the compiled model; N stands 
 
 int8: what becomes of the passing tests of one node when they are quantized, calibrated on their own inputs. *int8*: they run
 on integers alone, and every result is within {3:.0%} of the largest magnitude or of the range of the expected ones. *with float
-steps*: an op has no integer form for these operands. *beyond*: functions with jumps or poles, where a step of the input is more than the
-tolerance. *refused*: infinite inputs, or parameters computed at run time.
+steps*: an op has no integer form for these operands. *beyond*: functions with jumps or poles, where a step of the input is more
+than the tolerance. *refused*: infinite inputs, or parameters computed at run time.
 
 | operator | float32 | int8 | refused |
 |---|---|---|---|"""
