@@ -116,7 +116,7 @@ def with_constants(model: ModelProto, constants: dict[str, Array]) -> ModelProto
 
 
 @dataclass
-class QccBackendRep(BackendRep):  # type: ignore[misc]
+class QccBackendRep(BackendRep):
     """A model that is compiled when it is run."""
 
     model: ModelProto
@@ -145,7 +145,7 @@ class QccBackendRep(BackendRep):  # type: ignore[misc]
         return special.results(outputs)
 
 
-class QccBackend(Backend):  # type: ignore[misc]
+class QccBackend(Backend):
     """onnx's Backend interface on the portable C target."""
 
     @classmethod
@@ -174,8 +174,8 @@ class QccBackend(Backend):  # type: ignore[misc]
         arrays = dict(zip(names, map(np.asarray, inputs), strict=True))
         declared = [_declared(n, a.dtype, a.shape) for n, a in arrays.items()]
         made = [n for n in node.output if n]
-        given = outputs_info or [(np.dtype(np.float32), None)] * len(made)
-        results = [_declared(n, np.dtype(d), s) for n, (d, s) in zip(made, given, strict=True)]
+        types = [np.dtype(d) for d, _ in outputs_info or [(np.float32, ())] * len(made)]
+        results = [_declared(n, d, None) for n, d in zip(made, types, strict=True)]
         graph = helper.make_graph([node], "node", declared, results)
         opset = int(kwargs.get("opset_version", onnx.defs.onnx_opset_version()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid(node.domain, opset)])

@@ -28,12 +28,12 @@ _STANDARD = ("", "ai.onnx")
 _BOOL, _INT64 = TensorProto.BOOL, TensorProto.INT64
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 # What operators yield whose result is no float.
-_RESULTS = {
+_RESULTS: dict[str, int] = {
     **dict.fromkeys((*_COMPARISONS, "And", "Or", "Xor", "Not", "IsNaN", "IsInf"), _BOOL),
     **dict.fromkeys(("ArgMax", "ArgMin"), _INT64),
 }
 # Who may read truth values and integers, besides operators that move elements.
-_READERS = {
+_READERS: dict[int, tuple[str, ...]] = {
     _BOOL: ("And", "Or", "Xor", "Not", "Equal", "Where", "Cast"),
     _INT64: (*_COMPARISONS, "Cast", "Where"),
 }
@@ -66,8 +66,6 @@ class DiscreteKinds:
         result = _RESULTS.get(node.op_type, held[0] if held else None)
         if result is not None:
             self.kinds.update((n, result) for n in node.output if n)
-        elif node.op_type == "TopK" and len(node.output) > 1:
-            self.kinds[node.output[1]] = _INT64
         return False
 
     def _cast(self, node: NodeProto, held: int) -> bool:

@@ -50,11 +50,11 @@ class ArgMax(Op):
         (x,) = operands
         assert x is not None
         if not self.last:
-            return np.argmax(x, self.axis, keepdims=True).astype(x.dtype)
+            return np.asarray(np.argmax(x, self.axis, keepdims=True), x.dtype)
         behind = np.argmax(np.flip(x, self.axis), self.axis, keepdims=True)
         first_nan = np.argmax(np.isnan(x), self.axis, keepdims=True)
         has_nan = np.isnan(x).any(self.axis, keepdims=True)
-        return np.where(has_nan, first_nan, x.shape[self.axis] - 1 - behind).astype(x.dtype)
+        return np.asarray(np.where(has_nan, first_nan, x.shape[self.axis] - 1 - behind), x.dtype)
 
     def permuted(self, perm: tuple[int, ...], sig: Signature) -> Op | None:
         """The axis of the operand before it is permuted."""
