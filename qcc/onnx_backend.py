@@ -8,10 +8,8 @@ with the reason.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,7 +118,6 @@ class QccBackendRep(BackendRep):
     """A model that is compiled when it is run."""
 
     model: ModelProto
-    folder: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
     libraries: dict[bytes, Any] = field(default_factory=dict)
 
     def run(self, inputs: Sequence[Any] | dict[str, Any], **kwargs: Any) -> tuple[Array, ...]:
@@ -134,15 +131,16 @@ class QccBackendRep(BackendRep):
         try:
             special = specialize(self.model, {n: np.asarray(a) for n, a in given.items()})
             key = special.model.SerializeToString(deterministic=True)
-            if key not in self.libraries:
-                compiled = qcc.compile(special.model, precision="float32")
-                place = Path(self.folder.name) / str(len(self.libraries))
-                self.libraries[key] = compiled.build(place)
+            compiled = None if key in self.libraries else qcc.compile(special.model, precision="float32")
         except (ImportModelError, TargetError) as error:
             raise BackendIsNotSupposedToImplementIt(str(error)) from error
+        if compiled is not None:
+            self.libraries[key] = compiled.build()
         samples = special.samples()
-        outputs = self.libraries[key].run(samples)
-        return special.results(outputs)
+        results = self.libraries[key].run(samples if len(samples) > 1 else next(iter(samples.values())))
+        return special.results(
+            results if isinstance(results, dict) else {special.graph.output_names[0]: results}
+        )
 
 
 class QccBackend(Backend):

@@ -83,7 +83,11 @@ def test_backend_runs_official_tests(name: str) -> None:
     """One more time with the same library, as onnx's runner compares: types, shapes and values."""
     model, inputs, outputs = official(name)
     prepared = QccBackend.prepare(model)
-    for results in (prepared.run(inputs), prepared.run(inputs)):
+    try:
+        both = prepared.run(inputs), prepared.run(inputs)
+    except BackendIsNotSupposedToImplementIt as refusal:  # which pytest takes for a skipped test
+        pytest.fail(str(refusal))
+    for results in both:
         for got, expected in zip(results, outputs, strict=True):
             assert got.dtype == expected.dtype
             np.testing.assert_allclose(got, expected, 1e-3, 1e-7)
