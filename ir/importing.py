@@ -56,6 +56,13 @@ class OnnxNode:
             value = self.inputs[index] = self.builder.constant(array.astype(np.float32), name)
         return value
 
+    def truth(self, index: int) -> Value:
+        """A truth value that must be present: constants of booleans become 0 and 1."""
+        array = self.constants[index]
+        if array is not None and array.dtype.kind == "b":
+            self.constants[index] = array.astype(np.float32)
+        return self.input(index)
+
     def array(self, index: int) -> NDArray[Any] | None:
         """The constant array of input ``index``; None when absent; an error when it is computed at run time."""
         if index >= len(self.inputs):

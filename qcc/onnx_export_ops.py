@@ -229,6 +229,30 @@ def _clamp(w: Writer, node: Node) -> str:
     return w.node("Clip", [x, *bounds], node.name)
 
 
+_COMPARISONS = {"less": "Less", "less_or_equal": "LessOrEqual", "equal": "Equal"}
+
+
+@exports(*_COMPARISONS)
+def _comparison(w: Writer, node: Node) -> str:
+    truth = w.node(_COMPARISONS[node.op.name], _operands(w, node), f"{node.name}_truth")
+    return w.node("Cast", [truth], node.name, to=1)
+
+
+@exports("keep")
+def _keep(w: Writer, node: Node) -> str:
+    x, condition = _operands(w, node)
+    truth = w.node("Cast", [condition], f"{node.name}_truth", to=9)
+    return w.node("Where", [truth, x, w.scalar(0.0, f"{node.name}_zero")], node.name)
+
+
+@exports("arg_max")
+def _arg_max(w: Writer, node: Node) -> str:
+    op: Any = node.op
+    last = int(op.last)
+    index = w.node("ArgMax", _operands(w, node), f"{node.name}_index", axis=op.axis, select_last_index=last)
+    return w.node("Cast", [index], node.name, to=1)
+
+
 @exports("swish")
 def _swish(w: Writer, node: Node) -> str:
     x, alpha = w.tensor(node.input(0)), node.op.attributes()["alpha"]

@@ -21,6 +21,7 @@ from qcc.ir.op import ONNX_IMPORTERS
 from qcc.ir.ops.fake_quant import FakeQuant
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
+from qcc.onnx_discrete import DiscreteKinds, with_functions_inlined
 from qcc.onnx_dynamic import FUSED, with_dynamic_products
 from qcc.onnx_folding import MAX_FOLDED_ELEMENTS, fold, is_foldable
 from qcc.onnx_quantized import (
@@ -67,7 +68,11 @@ def import_model(
     opset = default_opset(model, location)
     stem = Path(file).stem if folder is not None else file
     importer = _Importer(
-        with_dynamic_products(spelled_as_qdq(model)), opset, folder, location, Graph(name or stem)
+        with_functions_inlined(with_dynamic_products(spelled_as_qdq(model))),
+        opset,
+        folder,
+        location,
+        Graph(name or stem),
     )
     try:
         return importer.run(shapes or {})
@@ -104,6 +109,7 @@ class _Importer:
     codes: dict[str, QParams | str] = field(default_factory=dict)
     input_codes: dict[str, QParams] = field(default_factory=dict)
     weights: dict[str, WeightCodes] = field(default_factory=dict)
+    discrete: DiscreteKinds = field(default_factory=DiscreteKinds)
     folded_elements: int = 0
 
     @property
@@ -119,6 +125,7 @@ class _Importer:
             self.values[input_name] = self.graph.add_input(input_name, type_)
         integers = (TensorProto.INT8, TensorProto.UINT8)
         self.codes = {v.name: v.name for v in inputs if v.type.tensor_type.elem_type in integers}
+        self.discrete.add_inputs(inputs)
         self.used = {n for s in steps for n in s.reads} | {v.name for v in self.proto.output}
         for step in steps:
             self.import_step(step)
@@ -230,6 +237,9 @@ class _Importer:
         """Let the importer of the op build the nodes, and name the main one after the tensor."""
         node = step.proto
         if self.define_codes(step):
+            return
+        if self.discrete.enter(node):
+            self.values[node.output[0]] = self.values[node.input[0]]
             return
         handler = ONNX_IMPORTERS.get(node.op_type)
         if handler is None:

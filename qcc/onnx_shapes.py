@@ -60,7 +60,7 @@ def _dims(value: ValueInfoProto, given: bool, location: Location) -> tuple[Dim, 
         found = (kind or "untyped").replace("_type", "")
         raise ImportModelError(f"input {value.name} is {found}, expected a float32 tensor", location)
     tensor = value.type.tensor_type
-    if tensor.elem_type not in (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8):
+    if tensor.elem_type not in (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL):
         raise ImportModelError(
             f"input {value.name} is {type_name(tensor.elem_type)}, expected float32",
             location,

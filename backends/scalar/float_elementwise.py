@@ -60,7 +60,20 @@ FUNCTIONS = (
     "cos",
 )
 # Values of qcc_f32_operation in qcc_float.h, in its order.
-OPERATIONS = ("add", "sub", "mul", "div", "min", "max", "pow", "prelu")
+OPERATIONS = (
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "min",
+    "max",
+    "pow",
+    "prelu",
+    "less",
+    "less_or_equal",
+    "equal",
+    "keep",
+)
 
 _PARAMETERS: dict[type[Op], Callable[..., tuple[float, float]]] = {
     Clamp: lambda op: (op.low, op.high),

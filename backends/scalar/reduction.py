@@ -18,6 +18,7 @@ from qcc.backends.scalar.lowering import (
     source,
     zero_point,
 )
+from qcc.ir.ops.indexing import ArgMax
 from qcc.ir.ops.norm import InstanceNorm, LayerNorm, Lrn
 from qcc.ir.ops.reduce import ReduceMax, ReduceMean, ReduceMin, ReduceSum
 from qcc.ir.ops.softmax import LogSoftmax, Softmax
@@ -110,6 +111,19 @@ def lower_softmax(step: Step) -> Call:
         "logarithm": int(isinstance(op, LogSoftmax)),
     }
     return Call(params)
+
+
+def lower_arg_max(step: Step) -> Call:
+    """f32_arg_max_scalar: the axes before, the axis, the axes behind."""
+    op, x = step.root.op, step.root.input(0)
+    assert isinstance(op, ArgMax)
+    shape = x.type.shape
+    sizes = {
+        "outer": prod(shape[: op.axis]),
+        "count": shape[op.axis],
+        "inner": prod(shape[op.axis + 1 :]),
+    }
+    return Call({**sizes, "last": int(op.last)}, inputs=(x,))
 
 
 def lower_s8_softmax(step: Step) -> Call:
@@ -213,6 +227,7 @@ KERNELS: tuple[Kernel, ...] = (
         row(op, "f32", "reduce", "qcc_f32_reduce_params", lower=lower_reduce, accepts=accepts_reduce)
         for op in ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min")
     ),
+    row("arg_max", "f32", "arg_max", "qcc_f32_arg_max_params", lower=lower_arg_max),
     row("softmax", "s8", "softmax", "qcc_softmax_params", lower=lower_s8_softmax, in_place=True),
     *(
         row(op, "f32", "softmax", "qcc_f32_softmax_params", lower=lower_softmax, in_place=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qcc.ir.op import Array, onnx_importer, register_op
-from qcc.ir.ops.activation import Function, import_functions
+from qcc.ir.ops.activation import Function, Tanh, import_functions
+from qcc.ir.ops.elementwise import Add, Div, Mul
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Value
@@ -153,6 +154,22 @@ def _erf(x: Array) -> Array:
 
 
 import_functions(Abs, Ceil, Cos, Erf, Exp, Floor, Log, Neg, Reciprocal, Round, Sign, Sin, Sqrt)
+
+
+@onnx_importer("Tan")
+def import_tan(node: OnnxNode) -> Value:
+    """sin x / cos x."""
+    x = node.input(0)
+    return node.emit(Div(), node.emit(Sin(), x), node.emit(Cos(), x))
+
+
+@onnx_importer("Sinh", "Cosh")
+def import_hyperbolic(node: OnnxNode) -> Value:
+    """cosh x = (e^x + e^-x) / 2; sinh x = tanh x * cosh x, which loses no digits near 0."""
+    x = node.input(0)
+    both = node.emit(Add(), node.emit(Exp(), x), node.emit(Exp(), node.emit(Neg(), x)))
+    cosh = node.emit(Mul(), both, node.constant(np.asarray(0.5, np.float32), "half"))
+    return cosh if node.op_type == "Cosh" else node.emit(Mul(), node.emit(Tanh(), x), cosh)
 
 
 @onnx_importer("Identity")

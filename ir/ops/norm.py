@@ -12,7 +12,7 @@ from qcc.ir.errors import VerifyError
 from qcc.ir.op import Array, Case, Op, Signature, onnx_importer, register_op
 from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.elementwise import Add, Div, Mul, Sub
-from qcc.ir.ops.functions import Abs, Sqrt
+from qcc.ir.ops.functions import Abs, Reciprocal, Sqrt
 from qcc.ir.ops.reduce import ReduceMean, ReduceSum
 from qcc.ir.ops.shape import axis_index, reshape
 from qcc.ir.types import DType, TensorType
@@ -215,14 +215,20 @@ def import_lrn(node: OnnxNode) -> Value:
 
 
 @onnx_importer("LayerNormalization")
-def import_layer_norm(node: OnnxNode) -> Value:
-    """LayerNormalization (opset 17) without its optional statistics."""
-    if node.outputs > 1:
-        raise node.unsupported("the mean and deviation outputs of a layer normalization are not supported")
+def import_layer_norm(node: OnnxNode) -> list[Value]:
+    """LayerNormalization (opset 17); its optional statistics, the mean and 1 / deviation, are computed apart."""
     x = node.input(0)
     axis = axis_index(node, int(node.attrs.get("axis", -1)), x.type.rank)
-    op = LayerNorm(axis, float(node.attrs.get("epsilon", 1e-5)))
-    return node.emit(op, x, node.input(1), node.optional(2))
+    epsilon = float(node.attrs.get("epsilon", 1e-5))
+    y = node.emit(LayerNorm(axis, epsilon), x, node.input(1), node.optional(2))
+    if node.outputs == 1:
+        return [y]
+    axes = tuple(range(axis, x.type.rank))
+    mean = node.emit(ReduceMean(axes), x)
+    centred = node.emit(Sub(), x, mean)
+    variance = node.emit(ReduceMean(axes), node.emit(Mul(), centred, centred))
+    raised = node.emit(Add(), variance, node.constant(np.asarray(epsilon, np.float32), "epsilon"))
+    return [y, mean, node.emit(Reciprocal(), node.emit(Sqrt(), raised))][: node.outputs]
 
 
 @onnx_importer("GroupNormalization")

@@ -75,7 +75,7 @@ def test_all_unsupported_nodes_are_listed_once(small: SimpleNamespace) -> None:
             small.node("TopK", "x k", "top where", name="top"),
             small.node("Shape", "top", "shape", name="shape_of_failed"),
             small.node("Reshape", "x shape", "t2", name="reshape"),
-            small.node("Hardmax", "m2", "h", name="hard"),
+            small.node("Det", "m2", "h", name="determinant"),
             small.node("Sum", "h t2 r", name="sum"),
         ],
         k=np.array([2]),
@@ -84,7 +84,7 @@ def test_all_unsupported_nodes_are_listed_once(small: SimpleNamespace) -> None:
         "small: 3 nodes are not supported:\n"
         "  magic (com.example.Magic): it is a custom operator; only operators of the ONNX standard are supported\n"
         "  top (TopK): the operator is not supported\n"
-        "  hard (Hardmax): the operator is not supported" + REPLACE
+        "  determinant (Det): the operator is not supported" + REPLACE
     )
 
 

@@ -64,7 +64,7 @@ def wrong_results(program: Program, tests: Sequence[SuiteTest], folder: Path) ->
     inputs = {}
     for value in graph.inputs:
         number, _, name = value.name.removeprefix("t").partition("_")
-        inputs[value.name] = tests[int(number)].inputs[name][None]
+        inputs[value.name] = tests[int(number)].inputs[name][None].astype(np.float32)
     outputs = load(emit(program, folder / "suite"), TARGET).run(inputs)
     results = {
         name: np.asarray(outputs[name]).reshape(value.type.shape)

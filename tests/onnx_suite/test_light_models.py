@@ -18,8 +18,18 @@ from qcc.passes.manager import PassManager, parse_pipeline
 
 INT64 = TensorProto.INT64
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-# the others (alexnet, vgg19, zfnet512) hold the same operators and hundreds of megabytes of dense weights
-NAMES = ("densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet")
+
+NAMES = (
+    "bvlc_alexnet",
+    "densenet121",
+    "inception_v1",
+    "inception_v2",
+    "resnet50",
+    "shufflenet",
+    "squeezenet",
+    "vgg19",
+    "zfnet512",
+)
 
 
 def light_model(name: str) -> ModelProto:

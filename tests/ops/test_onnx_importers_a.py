@@ -237,9 +237,14 @@ def test_import_refuses_and_says_why(model: Model, opset: int, reason: str) -> N
         import_model(model.proto(opset))
 
 
-def test_layer_normalization_with_statistics_is_refused() -> None:
+def test_layer_normalization_with_statistics() -> None:
     proto = Model("LayerNormalization", (X, rand(5)), (1,)).proto(17)
-    proto.graph.node[0].output.append("mean")
-    proto.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, None))
-    with pytest.raises(ImportModelError, match="mean and deviation"):
-        import_model(proto)
+    for name in ("mean", "deviation"):
+        proto.graph.node[0].output.append(name)
+        proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    graph = import_model(proto)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {graph.inputs[0].name: X})
+    results = run(graph, {graph.inputs[0].name: X}).values()
+    for got, wanted in zip(results, expected, strict=True):
+        np.testing.assert_allclose(got.reshape(wanted.shape), wanted, 1e-4, 1e-5)

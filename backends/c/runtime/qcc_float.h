@@ -80,7 +80,11 @@ typedef enum {
   QCC_MIN,
   QCC_MAX,
   QCC_POW,
-  QCC_PRELU /* b a where a < 0 */
+  QCC_PRELU, /* b a where a < 0 */
+  QCC_LESS,  /* 1 or 0 */
+  QCC_LESS_OR_EQUAL,
+  QCC_EQUAL,
+  QCC_KEEP /* a where b is not 0, else 0 */
 } qcc_f32_operation;
 
 typedef struct {
@@ -223,6 +227,15 @@ typedef struct {
 
 void qcc_f32_reduce_scalar(const qcc_f32_reduce_params *params, const float *QCC_RESTRICT input,
                            float *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t outer, count, inner;
+  int32_t last; /* 1: of equal elements the last, 0: the first */
+} qcc_f32_arg_max_params;
+
+/* input: float[outer][count][inner]; output: float[outer][inner], the index of the largest element. */
+void qcc_f32_arg_max_scalar(const qcc_f32_arg_max_params *params, const float *QCC_RESTRICT input,
+                            float *QCC_RESTRICT output);
 
 /* ---------------------------------------------------------------- normalization: float[outer][count][inner] */
 

@@ -18,6 +18,8 @@ static float maximum(float x, float y) {
   return x > y || qcc_is_nan(x) ? x : y;
 }
 
+#define QCC_LARGEST 3.40282347e+38f /* as a bound: none, an infinity stays */
+
 #define QCC_EACH(expression)                    \
   for (int32_t i = 0; i < count; ++i) {         \
     const float x = *a;                         \
@@ -32,8 +34,8 @@ static void run_row(const qcc_f32_binary_params *params, const float *a, const f
   const int32_t count = params->shape[5];
   const ptrdiff_t a_stride = params->a_strides[5];
   const ptrdiff_t b_stride = params->b_strides[5];
-  const float low = params->low;
-  const float high = params->high;
+  const float low = params->low <= -QCC_LARGEST ? -qcc_infinity() : params->low;
+  const float high = params->high >= QCC_LARGEST ? qcc_infinity() : params->high;
   switch ((qcc_f32_operation)params->operation) {
     case QCC_ADD:
       QCC_EACH(x + y);
@@ -51,6 +53,14 @@ static void run_row(const qcc_f32_binary_params *params, const float *a, const f
       QCC_EACH(qcc_powf(x, y));
     case QCC_PRELU:
       QCC_EACH(x < 0.0f ? y * x : x);
+    case QCC_LESS:
+      QCC_EACH(x < y ? 1.0f : 0.0f);
+    case QCC_LESS_OR_EQUAL:
+      QCC_EACH(x <= y ? 1.0f : 0.0f);
+    case QCC_EQUAL:
+      QCC_EACH(x == y ? 1.0f : 0.0f);
+    case QCC_KEEP:
+      QCC_EACH(y != 0.0f ? x : 0.0f);
   }
 }
 
