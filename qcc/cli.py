@@ -39,6 +39,7 @@ from qcc.cli_compare import compare_command
 from qcc.cli_graphs import explain_command, opt_command, passes_command, report_command, targets_command
 from qcc.cli_quantize import quantize_command
 from qcc.cli_recipes import recipe_option, recipes_command, require_recipe
+from qcc.cli_reduce import reduce_command
 from qcc.cli_sensitivity import contract_table, sensitivity_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
@@ -392,6 +393,7 @@ main.add_command(sensitivity_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)
+main.add_command(reduce_command)
 main.add_command(report_command)
 main.add_command(passes_command)
 main.add_command(recipes_command)
