@@ -170,6 +170,12 @@ def main() -> None:
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
 )
 @click.option(
+    "--annotated-pipeline",
+    metavar="TEXT",
+    default=CompileOptions.annotated_pipeline,
+    help="Passes behind the choice of scales, such as round-by{scheme=mine}.",
+)
+@click.option(
     "--weights",
     type=click.Choice(FORMS),
     default=CompileOptions.weights,

@@ -288,6 +288,13 @@ def test_opt_writes_a_graph_that_opt_reads(qcc, model: Path, calib: Path, tmp_pa
     assert result.exit_code == 0
     assert load_graph(second).stage == "planned"
     assert re.search(r"plan-accumulators +\d+\.\d\d", result.stderr)
+    shown = qcc(
+        "opt", model, "--pipeline", "fold-batch-norm", "-o", first, "--shape", "N=1", "--print-ir-diff"
+    )
+    lines = shown.stderr.splitlines()
+    assert lines[1] == "+++ after pass 1 (fold-batch-norm)"
+    assert sum(line.startswith("-  %norm") and "nn.batch_norm" in line for line in lines) == 3
+    assert qcc("opt", model, "--pipeline", "float", "-o", first, "--shape", "N=1").exit_code == 0
     printed = qcc("opt", first, "--pipeline", "eliminate-dead")
     assert printed.stdout == first.read_text()
 
