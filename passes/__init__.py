@@ -24,6 +24,7 @@ from qcc.passes import (
     choose_qparams,
     correct_bias,
     round_weights,
+    round_by,
     # study of the annotated graph
     simulate_codes,
     analyze_mse,
@@ -56,6 +57,7 @@ __all__ = [
     "plan_accumulators",
     "quantize_ops",
     "remove_dead_channels",
+    "round_by",
     "round_weights",
     "simulate_codes",
     "store_weights",

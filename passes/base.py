@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 from qcc.ir.graph import Graph
 
 Exactness = Literal["exact", "float-exact", "approximate"]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,23 @@ class PassContext:
     resources: dict[str, Any] = field(default_factory=dict)
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     warn: Callable[[str], None] = lambda message: None
+    _analyses: dict[Callable[[Graph], Any], tuple[Graph, Any]] = field(default_factory=dict)
+
+    def analysis(self, compute: Callable[[Graph], Found], graph: Graph) -> Found:
+        """``compute(graph)``, once: the pass manager forgets it behind a pass that changed the graph.
+
+        ``compute``: a function of a module, which is the key. A pass that changes the graph while it runs and asks again calls
+        ``forget_analyses`` in between.
+        """
+        known = self._analyses.get(compute)
+        if known is None or known[0] is not graph:
+            known = self._analyses[compute] = graph, compute(graph)
+        found: Found = known[1]
+        return found
+
+    def forget_analyses(self) -> None:
+        """The graph changed: nothing that was computed from it holds any more."""
+        self._analyses.clear()
 
 
 class Pass:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import unified_diff
 from pathlib import Path
 
 from qcc.ir.errors import PassError, QccError
 from qcc.ir.graph import Graph, Value
-from qcc.ir.printer import save_graph
+from qcc.ir.printer import print_graph, save_graph, spelled
 from qcc.ir.verifier import verify
 from qcc.passes.base import PASSES, Note, Pass, PassContext
 from qcc.passes.meaning import check_exactness, meaning_of, sample_inputs
@@ -55,7 +58,8 @@ class PassManager:
 
     ``verify_each`` runs the interpreter before and after each pass, on ctx.resources["samples"] (arrays by input
     name) or on seeded random inputs, and holds the pass to its exactness. ``dump_after`` ("all" or the name of a
-    pass) writes NN-pass.qir into ``dump_folder``.
+    pass) writes NN-pass.qir into ``dump_folder``. ``on_diff`` gets the unified diff of the text of the graph for each pass
+    that changes it.
     """
 
     def __init__(
@@ -65,12 +69,14 @@ class PassManager:
         verify_each: bool = False,
         dump_after: str | None = None,
         dump_folder: Path | None = None,
+        on_diff: Callable[[str], None] | None = None,
     ) -> None:
         self.passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else list(pipeline)
         self.ctx = ctx or PassContext()
         self.verify_each = verify_each
         self.dump_after = dump_after
         self.dump_folder = dump_folder
+        self.on_diff = on_diff
         self.records: list[PassRecord] = []
         self.last_dump: Path | None = None
         names = list(dict.fromkeys(p.name for p in self.passes))
@@ -96,12 +102,15 @@ class PassManager:
         verify(graph)
         samples = sample_inputs(graph, self.ctx) if self.verify_each else {}
         meaning = meaning_of(graph, samples) if self.verify_each else None
+        text = self._text(graph)
         for number, current in enumerate(self.passes, 1):
             start = time.perf_counter()
             try:
                 check_requirements(graph, current)
                 result = current.run(graph, self.ctx)
                 graph = result.graph or graph
+                if result.changed:
+                    self.ctx.forget_analyses()
                 graph.stage = current.result_stage or graph.stage
                 check_promises(graph, current)
                 verify(graph)
@@ -113,7 +122,26 @@ class PassManager:
             meaning = after
             self.records.append(PassRecord(current.name, seconds, result.changed, result.notes, sqnr_db))
             self._dump(graph, current, number)
+            text = self._show_diff(text, graph, current, number)
         return graph
+
+    def _text(self, graph: Graph) -> str:
+        """What is compared; constants that are too long for it show as the digest of their bytes."""
+        if self.on_diff is None:
+            return ""
+        text, arrays = print_graph(graph)
+        for name, array in arrays.items():
+            digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]
+            text = re.sub(rf"@{re.escape(spelled(name))}(?=[\s,)])", f"@{spelled(name)}:{digest}", text)
+        return text
+
+    def _show_diff(self, before: str, graph: Graph, current: Pass, number: int) -> str:
+        after = self._text(graph)
+        if self.on_diff is not None and after != before:
+            names = "before", f"after pass {number} ({current.name})"
+            lines = unified_diff(before.splitlines(), after.splitlines(), *names, n=0, lineterm="")
+            self.on_diff("\n".join(line for line in lines if not line.startswith("@@")))
+        return after
 
     def _failure(self, current: Pass, number: int, error: QccError) -> PassError:
         message = f"pass {number} ({current.name}): {error.message}"

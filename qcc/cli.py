@@ -39,6 +39,7 @@ from qcc.cli_compare import compare_command
 from qcc.cli_graphs import explain_command, opt_command, passes_command, report_command, targets_command
 from qcc.cli_quantize import quantize_command
 from qcc.cli_recipes import recipe_option, recipes_command, require_recipe
+from qcc.cli_reduce import reduce_command
 from qcc.cli_sensitivity import contract_table, sensitivity_command
 from qcc.cli_stats import stats_command
 from qcc.driver import synthetic_samples
@@ -167,6 +168,12 @@ def main() -> None:
     default=CompileOptions.float_pipeline,
     show_default=True,
     help="Passes before quantization, such as float,my-pass{share=0.1}.",
+)
+@click.option(
+    "--annotated-pipeline",
+    metavar="TEXT",
+    default=CompileOptions.annotated_pipeline,
+    help="Passes behind the choice of scales, such as round-by{scheme=mine}.",
 )
 @click.option(
     "--weights",
@@ -404,6 +411,7 @@ main.add_command(sensitivity_command)
 main.add_command(stats_command)
 main.add_command(explain_command)
 main.add_command(opt_command)
+main.add_command(reduce_command)
 main.add_command(report_command)
 main.add_command(passes_command)
 main.add_command(recipes_command)

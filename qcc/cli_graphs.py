@@ -86,10 +86,11 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
 )
 @click.option("--notes", metavar="PASS", help="Print what a pass, or all, did and found.")
 @click.option("--time-passes", is_flag=True, help="Print the time of each pass.")
+@click.option("--print-ir-diff", is_flag=True, help="Print what each pass changes in the text of the graph.")
 def opt_command(
     model: Path, pipeline: str, out: Path | None, emit: str, calib: Path | None, shapes: dict[str, Any],
     verify_each: bool, dump_after: str | None, dump_folder: Path | None, samples: Path | None, notes: str | None,
-    time_passes: bool,
+    time_passes: bool, print_ir_diff: bool,
 ) -> None:  # fmt: skip
     """Run a pipeline on MODEL, an .onnx file or a .qir text."""
     if out is not None and out.suffix != SUFFIXES[emit]:
@@ -99,7 +100,9 @@ def opt_command(
     folder = (dump_folder or Path("dumps")) if dump_after else None
     with progress() as show:
         context = PassContext(progress=show, warn=warn)
-        manager = PassManager(pipeline, context, verify_each, dump_after, folder)
+        manager = PassManager(
+            pipeline, context, verify_each, dump_after, folder, _print_diff if print_ir_diff else None
+        )
         if notes not in (None, "all", *(p.name for p in manager.passes)):
             raise click.BadParameter(f"{notes} is not in the pipeline", param_hint="'--notes'")
         graph = load_graph(model) if model.suffix == QIR else onnx_importer.import_model(model, shapes)
@@ -121,6 +124,10 @@ def opt_command(
         click.echo(f"{name}: {tables.decibels(decibels)} SQNR against {model.name}", err=True)
     if time_passes:
         console(stderr=True).print(tables.pass_times(manager.timings))
+
+
+def _print_diff(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _sqnr(reference: Graph, graph: Graph, samples: Path) -> dict[str, float]:

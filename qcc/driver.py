@@ -236,7 +236,8 @@ def _annotating(options: CompileOptions) -> tuple[str, ...]:
 def _choosing(options: CompileOptions) -> str:
     """From ranges to the annotated graph."""
     corrections = (name for name in ("correct-bias", "round-weights") if name in options.chosen_corrections)
-    return ",".join((_calibrating(options)[1], *corrections))
+    own = filter(None, (options.annotated_pipeline,))
+    return ",".join((_calibrating(options)[1], *corrections, *own))
 
 
 def _lowering(options: CompileOptions) -> str:

@@ -29,6 +29,7 @@ class CompileOptions:
     STORED_FORMATS, or None for float; ``weight_group``: consecutive weights that share a scale, 0 for an output channel.
     ``io``: what crosses the library's boundary, "int8" or "float".
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
+    ``annotated_pipeline``: passes behind the choice of qparams and the corrections, in front of quantize-ops.
     ``recipe``: a set of options in the manner of another tool, one of RECIPES; what it sets may not be set otherwise (an
     option that has its default counts as not given).
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
@@ -65,6 +66,7 @@ class CompileOptions:
     io: Literal["int8", "float"] = "int8"
     name: str | None = None
     float_pipeline: str = "float"
+    annotated_pipeline: str = ""
     recipe: str = ""
     observer: str = "observer=min-max"
     corrections: bool | tuple[str, ...] = True

@@ -178,6 +178,11 @@ def run_tool(command: Sequence[str], seconds: float = 10) -> str:
     return _run(command, seconds=seconds)
 
 
+def exit_status(command: Sequence[str], seconds: float) -> int:
+    """Of a command that may fail. Raises TargetError when it cannot be run or does not finish."""
+    return _finished(command, None, seconds).returncode
+
+
 def _compiler(target: Target) -> Compiler:
     compiler = find_compiler(target)
     if compiler is None:
@@ -188,8 +193,21 @@ def _compiler(target: Target) -> Compiler:
 
 def _run(command: Sequence[str], folder: Path | None = None, seconds: float = COMPILE_SECONDS) -> str:
     """Standard output of a process that must succeed."""
+    result = _finished(command, folder, seconds)
+    if result.returncode != 0:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        shown = "\n".join(lines[:12])
+        raise TargetError(
+            f"{command[0]} failed with status {result.returncode}: {' '.join(command)}\n{shown}"
+        )
+    return result.stdout
+
+
+def _finished(
+    command: Sequence[str], folder: Path | None, seconds: float
+) -> subprocess.CompletedProcess[str]:
     try:
-        result = subprocess.run(
+        return subprocess.run(
             command,
             cwd=folder,
             capture_output=True,
@@ -204,10 +222,3 @@ def _run(command: Sequence[str], folder: Path | None = None, seconds: float = CO
         raise TargetError(
             f"{command[0]} did not finish within {seconds:.0f} seconds: {' '.join(command)}"
         ) from None
-    if result.returncode != 0:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        shown = "\n".join(lines[:12])
-        raise TargetError(
-            f"{command[0]} failed with status {result.returncode}: {' '.join(command)}\n{shown}"
-        )
-    return result.stdout

@@ -14,10 +14,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qcc.backends.target import TARGETS
 from qcc.backends.targets import Availability, availability, find_target
 from qcc.ir.parser import load_graph
 from qcc.passes.base import PASSES
 from qcc.passes.calibrate import CALIBRATORS
+from qcc.passes.round_by import ROUNDING_SCHEMES
 
 NAME = "c<b>"  # also what a page must escape
 
@@ -288,6 +290,13 @@ def test_opt_writes_a_graph_that_opt_reads(qcc, model: Path, calib: Path, tmp_pa
     assert result.exit_code == 0
     assert load_graph(second).stage == "planned"
     assert re.search(r"plan-accumulators +\d+\.\d\d", result.stderr)
+    shown = qcc(
+        "opt", model, "--pipeline", "fold-batch-norm", "-o", first, "--shape", "N=1", "--print-ir-diff"
+    )
+    lines = shown.stderr.splitlines()
+    assert lines[1] == "+++ after pass 1 (fold-batch-norm)"
+    assert sum(line.startswith("-  %norm") and "nn.batch_norm" in line for line in lines) == 3
+    assert qcc("opt", model, "--pipeline", "float", "-o", first, "--shape", "N=1").exit_code == 0
     printed = qcc("opt", first, "--pipeline", "eliminate-dead")
     assert printed.stdout == first.read_text()
 
@@ -348,3 +357,37 @@ def test_help_teaches_and_the_module_runs() -> None:
     assert time.perf_counter() - start < 10  # a second on an idle machine
     for text in ("A first session:", "qcc compile model.onnx --calib data.npz -o out", "explain", "targets"):
         assert text in result.stdout
+
+
+def test_compile_knows_the_targets_and_roundings_of_a_plugin(
+    qcc, model: Path, calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry in (TARGETS, ROUNDING_SCHEMES):
+        monkeypatch.setitem(registry, "tests-of-mine", None)
+        del registry["tests-of-mine"]  # and again, whatever the plugin puts there, behind the test
+    plugin, out = tmp_path / "mine.py", tmp_path / "out"
+    plugin.write_text(
+        "from dataclasses import replace\n"
+        "import numpy as np\n"
+        "from qcc.backends.target import register_target\n"
+        "from qcc.backends.targets import find_target\n"
+        "from qcc.passes.round_by import register_rounding\n"
+        "register_target(replace(find_target('c'), name='tests-of-mine', flags=('-Os',)))\n"
+        "@register_rounding('tests-of-mine')\n"
+        "def down(steps, limit):\n"
+        "    return np.clip(np.floor(steps), -limit, limit)\n"
+    )
+    own = (
+        "--plugin",
+        plugin,
+        "--target",
+        "tests-of-mine",
+        "--annotated-pipeline",
+        "round-by{scheme=tests-of-mine}",
+    )
+    result = qcc("compile", model, "--calib", calib, "-o", out, *own)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["target"] == "tests-of-mine"
+    assert "round-by" in [p["name"] for p in report["passes"]]
+    assert qcc("verify", out).exit_code == 0

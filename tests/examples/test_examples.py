@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import qcc
@@ -33,8 +34,11 @@ def run(checkout: Path, name: str) -> str:
 
 def test_numbered_examples_are_short() -> None:
     lengths = {p.name: len(p.read_text(encoding="utf-8").splitlines()) for p in EXAMPLES.glob("0*.py")}
-    assert sorted(lengths) == ["01_digits.py", "03_custom_pass.py", "04_inspect.py"]
-    assert max(lengths.values()) <= 60
+    first = ["01_digits.py", "03_custom_pass.py", "04_inspect.py"]
+    research = ["05_custom_calibrator.py", "06_custom_rounding.py", "07_split_outliers.py"]
+    assert sorted(lengths) == first + research
+    assert max(lengths[name] for name in first) <= 60
+    assert max(lengths[name] for name in research) < 80
 
 
 def test_01_digits(checkout: Path) -> None:
@@ -90,3 +94,51 @@ def test_04_inspect(checkout: Path) -> None:
     assert "nn.conv2d" in text
     assert "q.requantize" in text
     assert max(map(len, text.splitlines())) <= 118
+
+
+def research(text: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """(accuracy in percent, SQNR in dB) by (bits, what was tried)."""
+    rows = re.findall(r"^(\d) bits (\S+) +int ([\d.]+)%,(?: float [\d.]+%,)? ([\d.]+) dB", text, re.MULTILINE)
+    return {(bits, tried): (float(accuracy), float(sqnr_db)) for bits, tried, accuracy, sqnr_db in rows}
+
+
+def test_05_clipping_in_closed_form_gains_at_4_bits(checkout: Path) -> None:
+    found = research(run(checkout, "05_custom_calibrator.py"))
+    assert len(found) == 6
+    assert found["4", "aciq"][1] > found["4", "min-max"][1] + 1
+    assert abs(found["8", "aciq"][0] - found["8", "min-max"][0]) <= 0.5
+
+
+def test_06_errors_that_cancel_gain_without_data(checkout: Path) -> None:
+    found = research(run(checkout, "06_custom_rounding.py"))
+    assert len(found) == 9
+    for bits in "843":
+        assert found[bits, "squant"][1] > found[bits, "nearest"][1] + 1
+    assert found["3", "squant"][0] > found["3", "nearest"][0] + 4
+
+
+def test_07_outliers_are_split(checkout: Path) -> None:
+    text = run(checkout, "07_split_outliers.py")
+    found = research(text)
+    assert found["5", "above=1.1"][1] > found["5", "above=99"][1] + 0.5
+    assert found["5", "above=1.5"] == found["5", "above=99"]  # this model has no such outliers
+    assert "230720 MACs" in text
+    assert "241088 MACs" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "better", "worse"),
+    [
+        ("05_custom_calibrator.py", ("4", "aciq"), ("4", "min-max")),
+        ("06_custom_rounding.py", ("4", "squant"), ("4", "nearest")),
+        ("07_split_outliers.py", ("5", "above=1.5"), ("5", "above=99")),
+    ],
+)
+def test_research_on_a_model_of_the_zoo(zoo, tmp_path: Path, name: str, better, worse) -> None:
+    model = zoo.load("resnet20")
+    np.savez(tmp_path / "calib.npz", input=model.calib[:100])
+    np.savez(tmp_path / "test.npz", input=model.x[:100], label=model.y[:100])
+    command = [sys.executable, EXAMPLES / name, model.model, tmp_path / "calib.npz", tmp_path / "test.npz"]
+    found = research(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found[better][1] > found[worse][1]

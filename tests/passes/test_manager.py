@@ -9,7 +9,7 @@ from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.elementwise import Add, Mul
 from qcc.ir.parser import load_graph
 from qcc.passes.base import PASSES, Pass, PassContext, PassResult, register_pass
-from qcc.passes.manager import PassManager, run_pipeline
+from qcc.passes.manager import PassManager, parse_pipeline, run_pipeline
 
 
 @pytest.fixture
@@ -210,3 +210,44 @@ def test_foreign_errors_pass_through(graph, register):
     with pytest.raises(KeyError) as caught:
         run_pipeline(graph, [Bug()])
     assert not isinstance(caught.value, QccError)
+
+
+def test_diff_shows_changed_nodes_and_changed_arrays_only(make, register):
+    g = make(1, 40)
+    graph = g.finish(g(Mul(), g(Add(), g.x, g.constant(40), name="sum"), g.constant(40), name="product"))
+    harmless = scale_by(register, 2.0, "approximate")
+    seen = []
+    PassManager([parse_pipeline("canonicalize")[0], harmless()], on_diff=seen.append).run(graph)
+    (text,) = seen  # canonicalize found nothing to do
+    head, after, *lines = text.splitlines()
+    assert (head, after) == ("--- before", "+++ after pass 2 (scale-approximate)")
+    assert [line[0] for line in lines] == ["-", "+"]
+    assert lines[0].partition("@")[0][1:] == lines[1].partition("@")[0][1:]  # the name of the constant
+    assert lines[0].rpartition(":")[2] != lines[1].rpartition(":")[2]  # the digest of its bytes
+
+
+def count_nodes(graph):
+    count_nodes.calls += 1
+    return len(graph.nodes)
+
+
+def test_analyses_are_kept_until_a_pass_changes_the_graph(graph, register):
+    @register
+    class Ask(Pass):
+        """Asks twice, and says whether the graph changed."""
+
+        name = "ask"
+        changes: bool = False
+
+        def run(self, graph, ctx):
+            assert ctx.analysis(count_nodes, graph) == ctx.analysis(count_nodes, graph) == len(graph.nodes)
+            return PassResult(self.changes)
+
+    for changes, calls in (((False, False, False), 1), ((False, True, False), 2), ((True, True, True), 3)):
+        count_nodes.calls = 0
+        run_pipeline(graph, [Ask(c) for c in changes])
+        assert count_nodes.calls == calls
+    ctx = PassContext()
+    count_nodes.calls = 0
+    assert ctx.analysis(count_nodes, graph) == ctx.analysis(count_nodes, graph.clone())
+    assert count_nodes.calls == 2  # another graph
