@@ -29,12 +29,24 @@ static inline int32_t mac_upper(int32_t acc, uint32_t a, uint32_t b) {
   return acc;
 }
 
+/* Adds the residual operand, requantizes and stores channel c. */
+static inline __attribute__((always_inline)) void finish(const qcc_dsp_wide_conv2d_params *p, int32_t sum,
+                                                         const int32_t *channel, ptrdiff_t c, const void *skip,
+                                                         const int32_t *skip_multiplier, void *output,
+                                                         int32_t output_bytes) {
+  if (skip) {
+    sum = qcc_dsp_mac(sum, qcc_dsp_load(skip, c, p->skip_bytes), skip_multiplier[c]);
+  }
+  const qcc_dsp_channel n = qcc_dsp_wide_channel(channel[1], channel[2], p->output_zero_point);
+  qcc_dsp_store(output, c, output_bytes, sum, channel[3], n, p->low, p->high);
+}
+
 /* All channels of a pixel whose taps are at `at`. */
 static inline __attribute__((always_inline)) void compute_pixel(const qcc_dsp_wide_conv2d_params *p,
                                                                 const int8_t *const *at, const int16_t *weights,
                                                                 const int32_t *channel, const void *skip,
                                                                 const int32_t *skip_multiplier, void *output,
-                                                                int32_t input_bytes) {
+                                                                int32_t input_bytes, int32_t output_bytes) {
   const int8_t *const *const end = at + p->kernel_height * p->kernel_width;
   for (ptrdiff_t c = 0; c < p->output_channels; c += 4, channel += 16) {
     int32_t s0 = channel[0], s1 = channel[4], s2 = channel[8], s3 = channel[12];
@@ -56,28 +68,27 @@ static inline __attribute__((always_inline)) void compute_pixel(const qcc_dsp_wi
         s3 = mac_upper(s3, y, w);
       }
     }
-    const int32_t s[4] = {s0, s1, s2, s3};
-    for (int j = 0; j < 4; ++j) {
-      const int32_t *own = channel + 4 * j;
-      const int32_t sum =
-          skip ? qcc_dsp_mac(s[j], qcc_dsp_load(skip, c + j, p->skip_bytes), skip_multiplier[c + j]) : s[j];
-      const qcc_dsp_channel n = qcc_dsp_wide_channel(own[1], own[2], p->output_zero_point);
-      qcc_dsp_store(output, c + j, p->output_bytes, sum, own[3], n, p->low, p->high);
-    }
+    finish(p, s0, channel, c, skip, skip_multiplier, output, output_bytes);
+    finish(p, s1, channel + 4, c + 1, skip, skip_multiplier, output, output_bytes);
+    finish(p, s2, channel + 8, c + 2, skip, skip_multiplier, output, output_bytes);
+    finish(p, s3, channel + 12, c + 3, skip, skip_multiplier, output, output_bytes);
   }
 }
 
 /* A function each, so that the sums have registers enough. */
 static __attribute__((noinline)) void compute_s16(const qcc_dsp_wide_conv2d_params *p, const int8_t *const *at,
-                                                  const int16_t *weights, const int32_t *channel, const void *skip,
-                                                  const int32_t *skip_multiplier, void *output) {
-  compute_pixel(p, at, weights, channel, skip, skip_multiplier, output, 2);
+                                                  const int16_t *weights, const int32_t *channel, void *output) {
+  compute_pixel(p, at, weights, channel, NULL, NULL, output, 2, 2);
 }
 
-static __attribute__((noinline)) void compute_s8(const qcc_dsp_wide_conv2d_params *p, const int8_t *const *at,
-                                                 const int16_t *weights, const int32_t *channel, const void *skip,
-                                                 const int32_t *skip_multiplier, void *output) {
-  compute_pixel(p, at, weights, channel, skip, skip_multiplier, output, 1);
+static __attribute__((noinline)) void compute_any(const qcc_dsp_wide_conv2d_params *p, const int8_t *const *at,
+                                                  const int16_t *weights, const int32_t *channel, const void *skip,
+                                                  const int32_t *skip_multiplier, void *output) {
+  if (p->input_bytes == 2) {
+    compute_pixel(p, at, weights, channel, skip, skip_multiplier, output, 2, p->output_bytes);
+  } else {
+    compute_pixel(p, at, weights, channel, skip, skip_multiplier, output, 1, p->output_bytes);
+  }
 }
 
 /* The addresses of the taps of the pixel whose tap (0, 0) is at (y0, x0). */
@@ -116,10 +127,10 @@ void qcc_s16_depthwise_conv2d_dsp(const qcc_dsp_wide_conv2d_params *params, cons
       for (int32_t ox = 0; ox < p.output_width; ++ox, to += p.output_channels * p.output_bytes) {
         find_taps(&p, from, oy * p.stride_height - p.pad_top, ox * p.stride_width - p.pad_left, (const int8_t *)padding,
                   at);
-        if (p.input_bytes == 2) {
-          compute_s16(&p, at, weights, channels, residual, skip_multiplier, to);
+        if (!residual && p.input_bytes == 2 && p.output_bytes == 2) {
+          compute_s16(&p, at, weights, channels, to);
         } else {
-          compute_s8(&p, at, weights, channels, residual, skip_multiplier, to);
+          compute_any(&p, at, weights, channels, residual, skip_multiplier, to);
         }
         if (residual) {
           residual += p.output_channels * p.skip_bytes;
