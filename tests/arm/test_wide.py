@@ -4,14 +4,18 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from float_layers import run_guarded
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_harness import integer_graph
 from wide_layers import WideNet, every_layer
 
-from qcc.backends.arm import cortex_m_wide
+from qcc.backends import parallel
+from qcc.backends.arm import cortex_m_wide, neon_wide, wide
 from qcc.backends.c.run import load
 from qcc.backends.program import Program, build_program
 from qcc.backends.target import Target, find_target
@@ -22,7 +26,6 @@ from qcc.ir.ops.quant import Requantize
 pytestmark = [pytest.mark.compiler, pytest.mark.qemu]
 
 Emitted = Callable[..., tuple[Path, Program]]
-CORES = ("cortex-m4", "cortex-m7", "cortex-m55")
 
 
 def usable(name: str) -> Target:
@@ -58,12 +61,12 @@ def check(net: WideNet, target: Target, emitted: Emitted) -> Program:
 def test_layers_of_every_kind(name: str, seed: int, emitted: Emitted, strict: Callable[..., Target]) -> None:
     """Compiled without a warning."""
     program = check(every_layer(seed, 20), strict(usable(name)), emitted)
-    wide = [op for op in program.operations if op.step.wide]
+    found = [op for op in program.operations if op.step.wide]
     ours = {k.symbol for k in cortex_m_wide.WIDE_KERNELS}
-    assert {op.kernel.symbol for op in wide} >= ours
-    others = [op for op in wide if op.kernel.symbol not in ours]
+    assert {op.kernel.symbol for op in found} >= ours
+    others = [op for op in found if op.kernel.symbol not in ours]
     fours = [op for op in others if op.step.output.type.shape[-1] % 4 == 0]
-    assert len(fours) < 0.1 * len(wide)
+    assert len(fours) < 0.1 * len(found)
 
 
 @pytest.mark.parametrize("compiler", ["clang", "g++"])
@@ -108,9 +111,7 @@ def test_the_high_half_of_a_product_requantizes(
     """smmla and a shift, behind an accumulator that was moved up as far as it may be."""
     up = max(0, 33 - shift)
     bound = 2 ** (31 - up) - 1
-    found = cortex_m_wide.Requantization(
-        *(np.array([n]) for n in (multiplier, shift + up, up, -bound, bound))
-    )
+    found = wide.Requantization(*(np.array([n]) for n in (multiplier, shift + up, up, -bound, bound)), 54)
     assert found.refused is None
     acc = data.draw(st.integers(-bound, bound))
     rounding = (2 * zero_point + 1) << (shift + up - 33)
@@ -119,3 +120,44 @@ def test_the_high_half_of_a_product_requantizes(
     assert -(2**31) <= product < 2**31
     expected = fixedpoint.requantize(np.array([acc]), multiplier, shift, zero_point, -(2**31), 2**31 - 1)
     assert product >> (shift + up - 32) == expected[0]
+
+
+@pytest.mark.parametrize("name", ["arm-neon", "arm-neon-dotprod", "armv7-neon"])
+def test_layers_of_every_kind_on_vectors(name: str, emitted: Emitted, strict: Callable[..., Target]) -> None:
+    """Compiled without a warning."""
+    program = check(every_layer(5, 20), strict(usable(name)), emitted)
+    ours = {k.symbol for k in (neon_wide.DOTPROD_ROWS if "dotprod" in name else neon_wide.NEON_ROWS)}
+    found = [op.kernel.symbol for op in program.operations if op.step.wide]
+    assert set(found) >= ours
+
+
+def test_threads(emitted: Emitted, passes: Callable[..., Program], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
+        monkeypatch.setattr(parallel, name, -1e12)
+    net = every_layer(7, 8)
+    program = passes(net, usable("arm-neon-dotprod"), net.plan(), threads=3)
+    assert {k.symbol for k in neon_wide.DOTPROD_ROWS} <= {
+        o.kernel.symbol for o in program.operations if o.parts
+    }
+
+
+def test_nothing_beyond_the_tensors_is_touched(emitted: Emitted, tmp_path: Path) -> None:
+    """The pages around the input and the output fault."""
+    nets = []
+    for index, (outputs, kernel, channels, pad) in enumerate(
+        ((17, 1, 6, 0), (70, 1, 7, 0), (33, 3, 5, 1), (40, 3, 24, 0))
+    ):
+        for output in (False, True):
+            net = WideNet(index)
+            net.conv((4, 5), (outputs, kernel, kernel, channels), pads=(pad,) * 4)
+            nets.append((net, (net.graph.outputs if output else net.graph.inputs)[0].name))
+    net = WideNet(9)
+    net.emit("add", net.input(1, 5, 21), net.input(1, 5, 21), output="add")
+    nets.append((net, net.graph.inputs[0].name))
+    for net, chosen in nets:
+        real = {
+            v.name: net.rng.normal(size=(3, *v.type.shape[1:])).astype(np.float32) for v in net.graph.inputs
+        }
+        net.graph = integer_graph(net.graph, real, [chosen])
+    planned = [SimpleNamespace(graph=net.graph) for net, _ in nets]
+    run_guarded(planned, usable("arm-neon-dotprod"), emitted, tmp_path, ("s16",))
