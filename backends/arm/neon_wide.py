@@ -111,8 +111,13 @@ _SUMS: tuple[Kernel, ...] = tuple(
         ("requantize", wide.lower_alone, wide.accepts_alone, (0,)),
     )
     for row in _row(
-        *(pattern, "qcc_s16_add_neon", "add"),
-        *(partial(_sum, lower), partial(accepts, shifts=SHIFTS), 10, in_place),
+        pattern,
+        "qcc_s16_add_neon",
+        "add",
+        partial(_sum, lower),
+        partial(accepts, shifts=SHIFTS),
+        10,
+        in_place,
     )
 )
 
@@ -124,8 +129,13 @@ def _family(isa: Isa) -> tuple[Kernel, ...]:
         for end in ("requantize", "add+requantize", "sub+requantize")
         for accepts, priority, in_place in ((accepts_in_place, 11, (1,)), (accepts_conv2d, 10, ()))
         for row in _row(
-            *(f"{root}+{end}", f"qcc_s16_conv2d_{isa.name}", "conv2d"),
-            *(partial(lower_conv2d, isa), partial(accepts, isa), priority, in_place),
+            f"{root}+{end}",
+            f"qcc_s16_conv2d_{isa.name}",
+            "conv2d",
+            partial(lower_conv2d, isa),
+            partial(accepts, isa),
+            priority,
+            in_place,
         )
     )
     return (*products, *_SUMS)
