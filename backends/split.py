@@ -356,4 +356,6 @@ FAMILIES: Mapping[str, tuple[Split, ...]] = {
     "qcc_avx512_wide_conv_params": (split_window, split_vectors),
     "qcc_avx512_wide_depthwise_params": (split_window,),
     "qcc_avx512_wide_add_params": (_count,),
+    "qcc_neon_wide_conv2d_params": (split_window,),
+    "qcc_neon_wide_add_params": (_count,),
 }

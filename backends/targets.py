@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qcc.backends.arm import ARM_LEVELS
 from qcc.backends.arm.cortex_m import DSP_KERNELS
+from qcc.backends.arm.cortex_m_wide import WIDE_KERNELS
 from qcc.backends.arm.mve import MVE_KERNELS
 from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
@@ -134,15 +135,15 @@ class _Core:
 _CORES = (
     _Core(
         *("m4", "Cortex-M4F", ("-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
-        *("mps2-an386", DSP_KERNELS, ("dsp",), 4),
+        *("mps2-an386", (*DSP_KERNELS, *WIDE_KERNELS), ("dsp",), 4),
     ),
     _Core(
         *("m7", "Cortex-M7F", ("-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"), "thumb-freestanding-eabihf"),
-        *("mps2-an500", DSP_KERNELS, ("dsp",), 4),
+        *("mps2-an500", (*DSP_KERNELS, *WIDE_KERNELS), ("dsp",), 4),
     ),
     _Core(
         *("m55", "Cortex-M55", ("-mfloat-abi=hard",), "thumb-freestanding-eabihf", "mps3-an547"),
-        *((*MVE_KERNELS, *DSP_KERNELS), ("mve",), 4, "cortex_m_mps3.ld", "+mve_fp"),
+        *((*MVE_KERNELS, *DSP_KERNELS, *WIDE_KERNELS), ("mve",), 4, "cortex_m_mps3.ld", "+mve_fp"),
     ),
     # the board has an M4, which runs all code for an M0
     _Core("m0", "Cortex-M0, integers only", ("-mfloat-abi=soft",), "thumb-freestanding-eabi", "mps2-an386"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcc.backends.arm import depthwise, elementwise, i8mm, movement, neon, pooling
+from qcc.backends.arm import depthwise, elementwise, i8mm, movement, neon, neon_wide, pooling
 from qcc.backends.kernel import Kernel
 
 
@@ -27,9 +27,15 @@ class Level:
 
 
 _OTHERS = (*pooling.ROWS, *elementwise.ROWS, *movement.ROWS)
-_NEON = (*neon.NEON_ROWS, *depthwise.NEON_ROWS, *_OTHERS)
+_NEON = (*neon.NEON_ROWS, *neon_wide.NEON_ROWS, *depthwise.NEON_ROWS, *_OTHERS)
 _NEON64 = (*elementwise.TABLE_ROWS, *_NEON)
-_DOTPROD = (*neon.DOTPROD_ROWS, *depthwise.DOTPROD_ROWS, *elementwise.TABLE_ROWS, *_OTHERS)
+_DOTPROD = (
+    *neon.DOTPROD_ROWS,
+    *neon_wide.DOTPROD_ROWS,
+    *depthwise.DOTPROD_ROWS,
+    *elementwise.TABLE_ROWS,
+    *_OTHERS,
+)
 
 ARM_LEVELS = (
     Level("arm-neon", "NEON", ("-march=armv8-a",), "generic", "cortex-a53", ("neon",), _NEON64),

@@ -100,6 +100,49 @@ static inline uint32_t qcc_upper_halves(uint32_t a, uint32_t b) {
   return pair;
 }
 
+/* Four weights at *w times those of the columns at *x, for four pixels; both pointers move on. */
+#define QCC_QUAD                                   \
+  "ldr %[even], [%[w]], #4\n\t"                    \
+  "ldmia %[x]!, {r2, r3, r4, r5}\n\t"              \
+  "sxtb16 %[odd], %[even], ror #8\n\t"             \
+  "sxtb16 %[even], %[even]\n\t"                    \
+  "smlad %[s0], %[even], r2, %[s0]\n\t"            \
+  "smlad %[s1], %[even], r3, %[s1]\n\t"            \
+  "smlad %[s2], %[even], r4, %[s2]\n\t"            \
+  "smlad %[s3], %[even], r5, %[s3]\n\t"            \
+  "ldmia %[x]!, {r2, r3, r4, r5}\n\t"              \
+  "smlad %[s0], %[odd], r2, %[s0]\n\t"             \
+  "smlad %[s1], %[odd], r3, %[s1]\n\t"             \
+  "smlad %[s2], %[odd], r4, %[s2]\n\t"             \
+  "smlad %[s3], %[odd], r5, %[s3]\n\t"
+
+enum { QCC_DSP_PIXELS = 4 };
+
+/* Adds the products of 4 * quads weights and the columns of four pixels, int16[quads][2][4 pixels][2], to the sums of the
+ * pixels, which wrap around. Returns where the weights go on. */
+static inline __attribute__((always_inline)) const int8_t *qcc_dsp_products(const int8_t *w, const uint32_t *x,
+                                                                            int32_t quads, int32_t *s0, int32_t *s1,
+                                                                            int32_t *s2, int32_t *s3) {
+  uint32_t even, odd;
+  __asm__(
+      "subs %[n], #4\n\t"
+      "blt 2f\n"
+      "1:\n\t" QCC_QUAD QCC_QUAD QCC_QUAD QCC_QUAD
+      "subs %[n], #4\n\t"
+      "bge 1b\n"
+      "2:\n\t"
+      "lsls %[n], %[n], #31\n\t" /* carry: bit 1 of the rest, sign: bit 0 */
+      "bcc 3f\n\t" QCC_QUAD QCC_QUAD
+      "3:\n\t"
+      "bpl 4f\n\t" QCC_QUAD
+      "4:\n\t"
+      : [s0] "+r"(*s0), [s1] "+r"(*s1), [s2] "+r"(*s2), [s3] "+r"(*s3), [w] "+r"(w), [x] "+r"(x), [n] "+r"(quads),
+        [even] "=&r"(even), [odd] "=&r"(odd)
+      :
+      : "r2", "r3", "r4", "r5", "cc", "memory");
+  return w;
+}
+
 /* What is the same for all outputs of a channel. */
 typedef struct {
   int32_t bias, multiplier, shift, rounding;

@@ -21,23 +21,7 @@
  */
 #include "qcc_arm_dsp.h"
 
-enum { PIXELS = 4, QUAD = 2 * PIXELS, SHORT = 32 }; /* QUAD: words of four activations of all pixels */
-
-/* Four weights at *w times those of the columns at *x, for four pixels; both pointers move on. */
-#define QCC_QUAD                                   \
-  "ldr %[even], [%[w]], #4\n\t"                    \
-  "ldmia %[x]!, {r2, r3, r4, r5}\n\t"              \
-  "sxtb16 %[odd], %[even], ror #8\n\t"             \
-  "sxtb16 %[even], %[even]\n\t"                    \
-  "smlad %[s0], %[even], r2, %[s0]\n\t"            \
-  "smlad %[s1], %[even], r3, %[s1]\n\t"            \
-  "smlad %[s2], %[even], r4, %[s2]\n\t"            \
-  "smlad %[s3], %[even], r5, %[s3]\n\t"            \
-  "ldmia %[x]!, {r2, r3, r4, r5}\n\t"              \
-  "smlad %[s0], %[odd], r2, %[s0]\n\t"             \
-  "smlad %[s1], %[odd], r3, %[s1]\n\t"             \
-  "smlad %[s2], %[odd], r4, %[s2]\n\t"             \
-  "smlad %[s3], %[odd], r5, %[s3]\n\t"
+enum { PIXELS = QCC_DSP_PIXELS, QUAD = 2 * PIXELS, SHORT = 32 }; /* QUAD: words of four activations of all pixels */
 
 /* Columns of four pixels, and what all channels share. */
 typedef struct {
@@ -57,26 +41,8 @@ static inline __attribute__((always_inline)) void compute_tile(const tile *t, co
   const int32_t *channel = t->channels, *skip_multiplier = t->skip_multiplier;
   int8_t *const end = output + t->outputs;
   do {
-    const uint32_t *x = t->columns;
-    int32_t n = t->quads;
-    uint32_t even, odd;
     int32_t s0 = channel[0], s1 = s0, s2 = s0, s3 = s0;
-    __asm__(
-        "subs %[n], #4\n\t"
-        "blt 2f\n"
-        "1:\n\t" QCC_QUAD QCC_QUAD QCC_QUAD QCC_QUAD
-        "subs %[n], #4\n\t"
-        "bge 1b\n"
-        "2:\n\t"
-        "lsls %[n], %[n], #31\n\t" /* carry: bit 1 of the rest, sign: bit 0 */
-        "bcc 3f\n\t" QCC_QUAD QCC_QUAD
-        "3:\n\t"
-        "bpl 4f\n\t" QCC_QUAD
-        "4:\n\t"
-        : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [w] "+r"(w), [x] "+r"(x), [n] "+r"(n),
-          [even] "=&r"(even), [odd] "=&r"(odd)
-        :
-        : "r2", "r3", "r4", "r5", "cc", "memory");
+    w = qcc_dsp_products(w, t->columns, t->quads, &s0, &s1, &s2, &s3);
     if (skip) {
       const int32_t m = *skip_multiplier++;
       s0 += skip[0] * m;

@@ -1,0 +1,163 @@
+"""The Arm kernels of tensors with 16 bits under QEMU: the bytes of the interpreter for any shape and mixture."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from float_layers import run_guarded
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_harness import integer_graph
+from wide_layers import WideNet, every_layer
+
+from qcc.backends import parallel
+from qcc.backends.arm import cortex_m_wide, neon_wide, wide
+from qcc.backends.c.run import load
+from qcc.backends.program import Program, build_program
+from qcc.backends.target import Target, find_target
+from qcc.backends.targets import availability
+from qcc.ir import fixedpoint, interpreter
+from qcc.ir.ops.quant import Requantize
+
+pytestmark = [pytest.mark.compiler, pytest.mark.qemu]
+
+Emitted = Callable[..., tuple[Path, Program]]
+
+
+def usable(name: str) -> Target:
+    """Skips where programs cannot be built and run."""
+    target = find_target(name)
+    found = availability(target)
+    if not found.runs:
+        pytest.skip(f"{name}: no compiler or no emulator (QEMU): {', '.join(found.missing)}")
+    return target
+
+
+def check(net: WideNet, target: Target, emitted: Emitted) -> Program:
+    """All outputs equal the interpreter's."""
+    samples = net.plan()
+    folder, program = emitted(net, target)
+    expected, got = interpreter.run(program.graph, samples), load(folder, target).run(samples)
+    wrong = [net.names[int(k[1:])] for k, y in expected.items() if not np.array_equal(got[k], y)]
+    assert wrong == []
+    spread = np.concatenate([y.reshape(-1) for y in expected.values() if y.dtype == np.int16])
+    assert np.unique(spread).size > 1000, "the test data must not saturate"
+    return program
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("cortex-m4", 1),
+        pytest.param("cortex-m7", 2, marks=pytest.mark.slow),
+        ("cortex-m55", 3),
+        pytest.param("cortex-m4", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_layers_of_every_kind(name: str, seed: int, emitted: Emitted, strict: Callable[..., Target]) -> None:
+    """Compiled without a warning."""
+    program = check(every_layer(seed, 20), strict(usable(name)), emitted)
+    found = [op for op in program.operations if op.step.wide]
+    ours = {k.symbol for k in cortex_m_wide.WIDE_KERNELS}
+    assert {op.kernel.symbol for op in found} >= ours
+    others = [op for op in found if op.kernel.symbol not in ours]
+    fours = [op for op in others if op.step.output.type.shape[-1] % 4 == 0]
+    assert len(fours) < 0.1 * len(found)
+
+
+@pytest.mark.parametrize("compiler", ["clang", "g++"])
+def test_other_compilers_see_nothing(compiler: str, emitted: Emitted, strict: Callable[..., Target]) -> None:
+    """They only parse."""
+    argv = {
+        "clang": ["clang", "--target=arm-none-eabi", "-std=c99", "-ffreestanding"],
+        "g++": ["arm-none-eabi-g++", "-xc++", "-std=c++17"],
+    }[compiler]
+    target, net = usable("cortex-m4"), every_layer(6, 8)
+    if shutil.which(argv[0]) is None:
+        pytest.skip(f"compiler {argv[0]} is not installed")
+    net.plan()
+    folder, _ = emitted(net, target)
+    options = (*target.compilers[0].argv[1:], *strict(target).flags, "-fsyntax-only")
+    subprocess.run([*argv, *options, *map(str, sorted(folder.glob("s16_*_dsp.c")))], check=True, timeout=300)
+
+
+def test_rows_refuse_what_is_not_proved() -> None:
+    net, target = WideNet(1), find_target("cortex-m4")
+    net.share = 1.0
+    net.conv((2, 2), (4, 1, 1, 8))
+    net.conv((2, 2), (4, 5, 5, 1000), pads=(2, 2, 2, 2))
+    net.plan()
+
+    def reasons() -> list[set[str]]:
+        program = build_program(net.graph, target, "layers")
+        return [{r.reason.partition(" between ")[0] for r in op.refused} for op in program.operations]
+
+    assert not any("32 bits" in r or "accumulators" in r for r in reasons()[0])
+    assert "accumulators" in reasons()[1]
+    for node in net.graph.nodes:
+        if isinstance(node.op, Requantize):
+            net.graph.set_inputs(node, [node.input(0), *node.inputs[1:3], None, None])
+    assert "the accumulators have no proven interval" in reasons()[0]
+
+
+@given(st.data(), st.integers(2**20, 2**31 - 1), st.integers(3, 54), st.integers(-128, 127))
+def test_the_high_half_of_a_product_requantizes(
+    data: st.DataObject, multiplier: int, shift: int, zero_point: int
+) -> None:
+    """smmla and a shift, behind an accumulator that was moved up as far as it may be."""
+    up = max(0, 33 - shift)
+    bound = 2 ** (31 - up) - 1
+    found = wide.Requantization(*(np.array([n]) for n in (multiplier, shift + up, up, -bound, bound)), 54)
+    assert found.refused is None
+    acc = data.draw(st.integers(-bound, bound))
+    rounding = (2 * zero_point + 1) << (shift + up - 33)
+    product = ((acc << up) * multiplier + (rounding << 32)) >> 32
+    assert -(2**31) <= rounding < 2**31
+    assert -(2**31) <= product < 2**31
+    expected = fixedpoint.requantize(np.array([acc]), multiplier, shift, zero_point, -(2**31), 2**31 - 1)
+    assert product >> (shift + up - 32) == expected[0]
+
+
+@pytest.mark.parametrize("name", ["arm-neon", "arm-neon-dotprod", "armv7-neon"])
+def test_layers_of_every_kind_on_vectors(name: str, emitted: Emitted, strict: Callable[..., Target]) -> None:
+    """Compiled without a warning."""
+    program = check(every_layer(5, 20), strict(usable(name)), emitted)
+    ours = {k.symbol for k in (neon_wide.DOTPROD_ROWS if "dotprod" in name else neon_wide.NEON_ROWS)}
+    found = [op.kernel.symbol for op in program.operations if op.step.wide]
+    assert set(found) >= ours
+
+
+def test_threads(emitted: Emitted, passes: Callable[..., Program], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
+        monkeypatch.setattr(parallel, name, -1e12)
+    net = every_layer(7, 8)
+    program = passes(net, usable("arm-neon-dotprod"), net.plan(), threads=3)
+    assert {k.symbol for k in neon_wide.DOTPROD_ROWS} <= {
+        o.kernel.symbol for o in program.operations if o.parts
+    }
+
+
+def test_nothing_beyond_the_tensors_is_touched(emitted: Emitted, tmp_path: Path) -> None:
+    """The pages around the input and the output fault."""
+    nets = []
+    for index, (outputs, kernel, channels, pad) in enumerate(
+        ((17, 1, 6, 0), (70, 1, 7, 0), (33, 3, 5, 1), (40, 3, 24, 0))
+    ):
+        for output in (False, True):
+            net = WideNet(index)
+            net.conv((4, 5), (outputs, kernel, kernel, channels), pads=(pad,) * 4)
+            nets.append((net, (net.graph.outputs if output else net.graph.inputs)[0].name))
+    net = WideNet(9)
+    net.emit("add", net.input(1, 5, 21), net.input(1, 5, 21), output="add")
+    nets.append((net, net.graph.inputs[0].name))
+    for net, chosen in nets:
+        real = {
+            v.name: net.rng.normal(size=(3, *v.type.shape[1:])).astype(np.float32) for v in net.graph.inputs
+        }
+        net.graph = integer_graph(net.graph, real, [chosen])
+    planned = [SimpleNamespace(graph=net.graph) for net, _ in nets]
+    run_guarded(planned, usable("arm-neon-dotprod"), emitted, tmp_path, ("s16",))
