@@ -181,7 +181,9 @@ def test_every_stage_survives_the_text(name: str, zoo: ModuleType, tmp_path: Pat
         with path.open(encoding="utf-8") as text:
             found = stage.match(text.readline())
         assert found is not None
-        if found[1] != "float" or path.parent.name == driver.FLOAT_STAGE:  # corrections make another float graph of it
+        if (
+            found[1] != "float" or path.parent.name == driver.FLOAT_STAGE
+        ):  # corrections make another float graph of it
             last[found[1]] = path
     assert list(last) == ["float", "annotated", "integer", "planned"]
     graphs = {name: load_graph(path) for name, path in last.items()}
