@@ -50,6 +50,11 @@ FLOAT_ONLY = {
     "instance_norm": "no integer form",
     "layer_norm": "no integer form",
     "lrn": "no integer form",
+    "less": "truth values exist in float programs only",
+    "less_or_equal": "truth values exist in float programs only",
+    "equal": "truth values exist in float programs only",
+    "keep": "chooses by a truth value",
+    "arg_max": "indices exist in float programs only",
 }
 
 

@@ -104,4 +104,4 @@ def test_all_tests_in_c(tmp_path: Path) -> None:
     tests = [t for t in (*node_tests(), *layer_tests()) if t.name not in DIFFERENT]
     everything = [form for test in tests for form in test.forms() if is_imported(form)]
     # there are no kernels for normalizations whose scale and bias are computed at run time
-    assert check(everything, tmp_path) >= 0.99 * len(everything)
+    assert check(everything, tmp_path) >= 0.98 * len(everything)

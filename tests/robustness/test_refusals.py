@@ -112,13 +112,13 @@ def test_external_data_outside_the_folder_or_too_short(refused: Refused, tmp_pat
 # ---------------------------------------------------------------- graphs
 def test_unknown_ops_are_listed_together(refused: Refused) -> None:
     nodes = [
-        node("Hardmax", "x", "h", name="first"),
+        node("GridSample", "x x", "h", name="first"),
         node("Relu", "h", "r"),
         node("MadeUp", "r", "y", name="second"),
     ]
     assert refused(model(nodes)) == (
         "bad.onnx: 2 nodes are not supported:\n"
-        "  first (Hardmax): the operator is not supported\n"
+        "  first (GridSample): the operator is not supported\n"
         "  second (MadeUp): the operator is not supported" + REPLACE
     )
 
