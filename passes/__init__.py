@@ -21,6 +21,8 @@ from qcc.passes import (
     migrate_scales,
     absorb_bias,
     calibrate,
+    match_grid,
+    widen,
     choose_qparams,
     correct_bias,
     round_weights,
@@ -53,6 +55,7 @@ __all__ = [
     "fold_zero_points",
     "fuse_epilogues",
     "layout",
+    "match_grid",
     "migrate_scales",
     "plan_accumulators",
     "quantize_ops",
@@ -61,4 +64,5 @@ __all__ = [
     "round_weights",
     "simulate_codes",
     "store_weights",
+    "widen",
 ]

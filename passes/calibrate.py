@@ -10,6 +10,7 @@ from qcc.ir.graph import Graph, Value
 from qcc.ir.qspec import QSpec
 from qcc.passes.adopt_qparams import undictated
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+from qcc.passes.extremes import prefer_extremes
 from qcc.passes.graph_statistics import Batch, GraphStatistics, collect
 from qcc.passes.observers import CALIBRATORS, WITHOUT_HISTOGRAM, ranges_of, register_calibrator
 from qcc.passes.output_error import ReaderErrors
@@ -33,9 +34,10 @@ class Calibrate(Pass):
     fused into a residual add get a range too: choose-qparams may have to undo that fusion.
 
     ``observer``: one of CALIBRATORS; ``auto``: for each value that of AUTO_CHOICES with the least error in the results
-    of the nodes that read it, the first where none is clearly better; ``eq``: scales of values and weights in turns,
+    of the nodes that read it, the first where none is clearly better, and min-max for all of these where the outputs then have
+    less error (see prefer_extremes); ``eq``: scales of values and weights in turns,
     which gives weights a range too. Both measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for
-    names of values; the first match counts. ``outputs``: that of the graph's outputs, where it is another one. ``p``: what
+    names of values; the first match counts. ``outputs``: that of the graph's outputs, where it is another one; with auto, min-max, as nothing reads them. ``p``: what
     percentile keeps. ``every``: histograms count every element of their samples. ``qspec``: the codes that ranges are chosen
     for, as for choose-qparams.
     Raises PassError without calibration data, where a value is not finite, and for statistics of another graph.
@@ -89,6 +91,13 @@ class Calibrate(Pass):
             notes.append(Note(value.name, f"calibrate-{name}", True, f"[{low:.6g}, {high:.6g}]"))
             if readers is not None:
                 ctx.progress("choosing ranges", number + 1, len(values))
+        extremes = {
+            v.name: ranges_of(statistics.tensors[v.name], "min-max", self)
+            for v in values
+            if chosen[v.name] == "auto"
+        }
+        if extremes and (note := prefer_extremes(graph, extremes, self.qspec, ctx)):
+            notes.append(note)
         graph.stage = "annotated"
         ctx.resources["collected_statistics"] = statistics
         ctx.resources["calibrated_graph"] = graph.clone()  # what every later error is measured against
@@ -107,7 +116,7 @@ class Calibrate(Pass):
                 some = ", ".join(v.name for v in values[:5])
                 raise PassError(f"no value matches {pattern!r}", hint=f"some of the values: {some}")
             patterns.append((pattern, observer))
-        outputs = self.outputs or self.observer
+        outputs = self.outputs or ("min-max" if self.observer == "auto" else self.observer)
         for observer in (self.observer, outputs, *(o for _, o in patterns)):
             if observer not in observer_names():
                 known = ", ".join(observer_names())

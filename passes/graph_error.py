@@ -18,6 +18,8 @@ from qcc.passes.base import Note, PassContext
 from qcc.passes.layerwise import interpret, sample_count
 
 Arrays = dict[str, NDArray[np.float32]]
+OF_SAMPLES = ("uncorrected", "measured")
+"""Resources that hold for the samples of a GraphError only."""
 _JUDGED_MACS = 3.2e10  # of the samples, in each run of the graph
 
 

@@ -15,7 +15,7 @@ from qcc.ir.lowering import with_fused
 from qcc.ir.qparams import QParams
 from qcc.ir.qspec import QSpec
 from qcc.passes.base import PassContext
-from qcc.passes.graph_error import Arrays, GraphError
+from qcc.passes.graph_error import OF_SAMPLES, Arrays, GraphError
 from qcc.passes.layerwise import sample_count
 
 _MACS = 2e9  # of the samples, in each run of the graph
@@ -162,7 +162,8 @@ def sensitivities(
     """
     samples: Arrays = ctx.resources["correction_samples"]
     samples = {name: a[: sample_count(calibrated, a, _MACS)] for name, a in samples.items()}
-    error = GraphError.of(calibrated, PassContext(ctx.resources | {"correction_samples": samples}))
+    own = {n: r for n, r in ctx.resources.items() if n not in OF_SAMPLES}
+    error = GraphError.of(calibrated, PassContext(own | {"correction_samples": samples}))
     assert error is not None
     local = _local_noise(calibrated, annotated, found, samples, ctx)
     ranked = sorted(found, key=lambda r: -local[r])
@@ -252,8 +253,10 @@ def _wide(value: Value) -> QParams:
     dictated = value.producer and value.producer.op.quant_rule().wide_result
     if dictated:
         return dictated
+    if value.range is not None:
+        return QSpec.wide_activation(*value.range)
     assert value.type.qparams is not None
-    return QSpec.wide_activation(*(value.range or value.type.qparams.range))
+    return QSpec.wide_activation(*value.type.qparams.range)
 
 
 def _copy_constants(source: Node, graph: Graph, node: Node) -> None:

@@ -112,7 +112,7 @@ def main() -> None:
 @click.option(
     "--observer",
     metavar="NAME",
-    default="min-max",
+    default="auto",
     show_default=True,
     help="How ranges are chosen: min-max, moving-average, mean-min-max, percentile, histogram, mse, kl, admm, eq, auto,"
     " or one of a plugin.",

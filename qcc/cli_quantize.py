@@ -45,7 +45,7 @@ RUNTIMES: dict[str, tuple[dict[str, bool], str]] = {
 )
 @recipe_option
 @click.option(
-    "--observer", metavar="NAME", default="min-max", show_default=True, help="How ranges are chosen."
+    "--observer", metavar="NAME", default="auto", show_default=True, help="How ranges are chosen."
 )
 @click.option("--percentile", type=click.FloatRange(50, 100), metavar="P", help="What percentile keeps.")
 @click.option("--qspec", metavar="TEXT", default="", help="As for compile; it adds to what the runtime asks.")

@@ -45,7 +45,7 @@ from qcc.precision_search import sensitivities_of
     show_default=True,
     help="How many are measured, those with the largest noise of their own; the rest is predicted.",
 )
-@click.option("--observer", metavar="NAME", default="min-max", show_default=True, help="As for compile.")
+@click.option("--observer", metavar="NAME", default="auto", show_default=True, help="As for compile.")
 @click.option("--percentile", type=click.FloatRange(50, 100), metavar="P", help="As for compile.")
 @click.option("--qspec", metavar="TEXT", default="", help="As for compile.")
 @click.option("--corrections/--no-corrections", default=CompileOptions.corrections, help="As for compile.")

@@ -194,14 +194,14 @@ def _given(made: Compilation, data: CalibrationData) -> dict[str, Any]:
 
 def _calibrating(options: CompileOptions) -> tuple[str, str]:
     """The passes that choose ranges, and qparams from them, as text."""
-    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    qspec = _qspec(options)
     calibrate = f"calibrate{{{f'{options.observer} {qspec}'.strip()}}}"
     return calibrate, _pass("choose-qparams", qspec, *_choices(options))
 
 
 def _shaping(options: CompileOptions) -> tuple[str, ...]:
     """The passes that scale and shift channels of the float graph, as text."""
-    qspec = f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
+    qspec = _qspec(options)
     passes = {
         "equalize": _pass("equalize", qspec, *_choices(options)),
         "migrate-scales": _pass("migrate-scales", qspec, *_choices(options)),
@@ -235,9 +235,15 @@ def _annotating(options: CompileOptions) -> tuple[str, ...]:
 
 def _choosing(options: CompileOptions) -> str:
     """From ranges to the annotated graph."""
-    corrections = (name for name in ("correct-bias", "round-weights") if name in options.chosen_corrections)
+    chosen, qspec = options.chosen_corrections, _qspec(options)
+    ends = {
+        "match-grid": _pass("match-grid", qspec, _choices(options)[0]),
+        "widen": _pass("widen", qspec, *_choices(options)),
+    }
+    before = (text for name, text in ends.items() if name in chosen)
+    behind = (name for name in ("correct-bias", "round-weights") if name in chosen)
     own = filter(None, (options.annotated_pipeline,))
-    return ",".join((_calibrating(options)[1], *corrections, *own))
+    return ",".join((*before, _calibrating(options)[1], *behind, *own))
 
 
 def _lowering(options: CompileOptions) -> str:
@@ -254,6 +260,10 @@ def _lowering(options: CompileOptions) -> str:
             f"{dead}{{granularity={granularity}}}" if granularity > 1 else dead,
         )
     )
+
+
+def _qspec(options: CompileOptions) -> str:
+    return f"qspec={json.dumps(options.qspec)}" if options.qspec else ""
 
 
 def _names(option: str, names: tuple[str, ...]) -> str:

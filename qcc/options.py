@@ -68,7 +68,7 @@ class CompileOptions:
     float_pipeline: str = "float"
     annotated_pipeline: str = ""
     recipe: str = ""
-    observer: str = "observer=min-max"
+    observer: str = "observer=auto"
     corrections: bool | tuple[str, ...] = True
     qspec: str = ""
     rounding: Literal["ties_up", "tflite", "onnx"] = "ties_up"

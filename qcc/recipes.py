@@ -8,7 +8,15 @@ from typing import Any, Literal
 from qcc.ir.errors import QccError
 
 Rounding = Literal["ties_up", "tflite", "onnx"]
-CORRECTIONS = ("equalize", "migrate-scales", "absorb-bias", "correct-bias", "round-weights")
+CORRECTIONS = (
+    "equalize",
+    "migrate-scales",
+    "absorb-bias",
+    "match-grid",
+    "widen",
+    "correct-bias",
+    "round-weights",
+)
 # without absorb-bias: what lies below the constants that it takes from channels is cut in samples that were not seen
 USUAL_CORRECTIONS = tuple(name for name in CORRECTIONS if name != "absorb-bias")
 
@@ -43,9 +51,9 @@ RECIPES = {
     for recipe in (
         Recipe(
             "auto",
-            "qcc: min-max, with every correction that helps on the calibration samples",
+            "qcc: for each tensor the range with the least error, every correction that helps on the calibration samples",
             "docs/decisions.md",
-            "observer=min-max",
+            "observer=auto",
             corrections=True,
         ),
         Recipe(
