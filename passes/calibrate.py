@@ -34,12 +34,12 @@ class Calibrate(Pass):
     fused into a residual add get a range too: choose-qparams may have to undo that fusion.
 
     ``observer``: one of CALIBRATORS; ``auto``: for each value that of AUTO_CHOICES with the least error in the results
-    of the nodes that read it, the first where none is clearly better, and min-max for all of these where the outputs then have
-    less error (see prefer_extremes); ``eq``: scales of values and weights in turns,
-    which gives weights a range too. Both measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for
-    names of values; the first match counts. ``outputs``: that of the graph's outputs, where it is another one; with auto, min-max, as nothing reads them. ``p``: what
-    percentile keeps. ``every``: histograms count every element of their samples. ``qspec``: the codes that ranges are chosen
-    for, as for choose-qparams.
+    of the nodes that read it, the first where none is clearly better, and min-max for all where the outputs then have less
+    error (see prefer_extremes); ``eq``: scales of values and weights in turns, which gives weights a range too. Both
+    measure on samples that the statistics keep. ``tensors``: GLOB=OBSERVER for names of values; the first match counts.
+    ``outputs``: that of the graph's outputs, where it is another one; with auto, min-max, as nothing reads them. ``p``:
+    what percentile keeps. ``every``: histograms count every element of their samples. ``qspec``: the codes that ranges are
+    chosen for, as for choose-qparams.
     Raises PassError without calibration data, where a value is not finite, and for statistics of another graph.
     """
 

@@ -32,7 +32,9 @@ def prefer_extremes(graph: Graph, extremes: Mapping[str, Range], qspec: str, ctx
     clipped, whole = decibels(chosen), decibels(other)
     if other < chosen:
         _set_ranges(graph, extremes)
-    reason = f"outputs have {clipped:.2f} dB with ranges chosen for their readers, {whole:.2f} dB with extremes"
+    reason = (
+        f"outputs have {clipped:.2f} dB with ranges chosen for their readers, {whole:.2f} dB with extremes"
+    )
     return Note(graph.outputs[0].name, "prefer-extremes", other < chosen, reason)
 
 

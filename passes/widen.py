@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from qcc.ir.graph import Graph, Value
-from qcc.ir.qspec import QSpec
+from qcc.ir.graph import Graph
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.choose_qparams import ChooseQParams
 from qcc.passes.graph_error import OF_SAMPLES, GraphError, declined

@@ -147,9 +147,11 @@ def annotate(
 ) -> Graph:
     """ONNX file (or ModelProto) to the annotated graph, in which every sum of products is quantized: a model to export.
 
-    Of ``options``, rounding and residuals are none of that model.
+    Of ``options``, rounding and residuals are none of that model. Nothing is widened: few runtimes read 16 bits.
     """
-    options = replace(options or CompileOptions(), recipe="", residuals=False)
+    options = options or CompileOptions()
+    kept = tuple(name for name in options.chosen_corrections if name != "widen")
+    options = replace(options, recipe="", residuals=False, corrections=kept)
     ctx = PassContext(progress=progress, warn=warn)
     made = _float_stage(source, options, ctx)
     ctx.resources.update(_given(made, _calibration(made, calibration, warn)))

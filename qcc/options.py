@@ -33,8 +33,9 @@ class CompileOptions:
     ``recipe``: a set of options in the manner of another tool, one of RECIPES; what it sets may not be set otherwise (an
     option that has its default counts as not given).
     ``observer``: how calibration turns statistics into ranges, as text of the calibrate pass's options.
-    ``corrections``: equalization, migration of scales, absorption and correction of biases, weight rounding, each kept
-    where it helps on real samples; True for USUAL_CORRECTIONS, or the names of some of CORRECTIONS.
+    ``corrections``: equalization, migration of scales, absorption of biases, exact scales of inputs, inputs and outputs
+    in 16 bits, correction of biases, weight rounding, each kept where it helps on real samples; True for
+    USUAL_CORRECTIONS, or the names of some of CORRECTIONS.
     ``qspec``: bits, symmetry and granularity, as text of a QSpec.
     ``rounding``: whose integers a requantization yields: qcc's own, or those of another runtime's kernels.
     ``residuals``: convolutions in front of an addition leave their sum in 32 bits for it.

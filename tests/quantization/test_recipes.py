@@ -294,7 +294,7 @@ def test_without_a_recipe_none_is_reported() -> None:
         (
             "auto",
             [
-                "fuse-epilogues,equalize,migrate-scales,calibrate{observer=min-max}",
+                "fuse-epilogues,equalize,migrate-scales,calibrate{observer=auto},match-grid,widen,choose-qparams",
                 ",correct-bias,round-weights,",
             ],
         ),
