@@ -22,8 +22,8 @@ class MatchGrid(Pass):
 
     Images and other quantized signals come from 8 bits: x = step * (code - zero_point), and a range that was seen is rarely
     the whole of theirs, so that its own scale would round every number. Where all samples kept by calibration lie on such
-    a grid, 0 does too, and the calibrated range has at most 256 of its points, the scale is the step. Codes that are left
-    over extend the end that fewer samples reach. Inputs in ``int16``, and those with qparams, are left alone, as is all
+    a grid, 0 does too, and the calibrated range has at most 256 of its points, the scale is the step, or the smallest of its
+    parts that suffices. Codes that are left over extend the end that fewer samples reach. Inputs in ``int16``, and those with qparams, are left alone, as is all
     where ``qspec`` has symmetric activations. Reads ctx.resources["collected_statistics"], of calibrate.
     """
 
@@ -47,9 +47,13 @@ class MatchGrid(Pass):
             if qparams is not None:
                 _adopt(value, qparams)
                 step, zero_point = qparams.scale[0], qparams.zero_point
-                reason = f"samples are multiples of {step:.9g}, held exactly with zero_point {zero_point}"
+                reason = f"samples are multiples of {step:.9g}; zero_point {zero_point} makes them exact"
                 notes.append(Note(value.name, self.name, True, reason))
-        return PassResult(bool(notes), tuple(notes))
+        if not notes:
+            return PassResult(
+                False, (Note(graph.inputs[0].name, self.name, False, "no input lies on a grid"),)
+            )
+        return PassResult(True, tuple(notes))
 
 
 def grid_qparams(samples: NDArray[np.floating], seen: tuple[float, float]) -> QParams | None:
@@ -61,9 +65,11 @@ def grid_qparams(samples: NDArray[np.floating], seen: tuple[float, float]) -> QP
     if step is None:
         return None
     lowest, highest = (round(end / step) for end in (min(*seen, 0.0), max(*seen, 0.0)))
-    spare = _CODES - 1 - (highest - lowest)
-    if spare < 0:
+    if highest - lowest >= _CODES:
         return None
+    finer = (_CODES - 1) // (highest - lowest)  # what lies between points of a coarse grid needs codes too
+    step, lowest, highest = step / finer, lowest * finer, highest * finer
+    spare = _CODES - 1 - (highest - lowest)
     rows = samples.reshape(len(samples), -1)
     reach = 0.5 * step
     at_low = np.count_nonzero(rows.min(axis=1) <= lowest * step + reach)

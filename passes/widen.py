@@ -50,7 +50,8 @@ class Widen(Pass):
             for r in candidates
         ]
         if not chosen:
-            return PassResult(False, tuple(notes))
+            reason = "the noise has other causes"
+            return PassResult(False, (*notes, Note(graph.outputs[0].name, self.name, False, reason)))
         widened = graph.clone()
         for value in (*widened.inputs, *(n.output for n in widened.nodes)):
             if any(value.name in r.values for r in chosen):

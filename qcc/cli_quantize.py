@@ -44,9 +44,7 @@ RUNTIMES: dict[str, tuple[dict[str, bool], str]] = {
     help="Whose rules to follow: s8 codes; u8 activations; symmetric activations and float biases.",
 )
 @recipe_option
-@click.option(
-    "--observer", metavar="NAME", default="auto", show_default=True, help="How ranges are chosen."
-)
+@click.option("--observer", metavar="NAME", default="auto", show_default=True, help="How ranges are chosen.")
 @click.option("--percentile", type=click.FloatRange(50, 100), metavar="P", help="What percentile keeps.")
 @click.option("--qspec", metavar="TEXT", default="", help="As for compile; it adds to what the runtime asks.")
 @click.option(

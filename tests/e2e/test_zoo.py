@@ -142,7 +142,7 @@ def test_every_requantize_is_certified(name: str, zoo_subject: Subjects) -> None
 def test_removing_dead_channels_keeps_every_byte(zoo_subject: Subjects) -> None:
     """About 1,730 of the 2,738 channels of vww hold one value for every input."""
     subject = zoo_subject("vww")
-    options = CompileOptions(corrections=False)
+    options = CompileOptions(corrections=False, observer="observer=min-max")
     made = driver.compile_graph(subject.entry.model, subject.entry.calib[:100], options)
     float_graph, smaller = made.float_graph, made.graph
     text = driver.quantize_pipeline(options)
