@@ -1,9 +1,8 @@
 """Errors of tensors in the report: against closed forms, and against numpy on a model small enough to write out."""
 
 import json
-from math import inf
 from dataclasses import dataclass, replace
-from math import log10
+from math import inf, log10
 from pathlib import Path
 from typing import Any
 
