@@ -21,10 +21,11 @@ class MatchGrid(Pass):
     """Give each graph input whose samples are all multiples of one step qparams in which they are exact.
 
     Images and other quantized signals come from 8 bits: x = step * (code - zero_point), and a range that was seen is rarely
-    the whole of theirs, so that its own scale would round every number. Where all samples kept by calibration lie on such
-    a grid, 0 does too, and the calibrated range has at most 256 of its points, the scale is the step, or the smallest of its
-    parts that suffices. Codes that are left over extend the end that fewer samples reach. Inputs in ``int16``, and those with qparams, are left alone, as is all
-    where ``qspec`` has symmetric activations. Reads ctx.resources["collected_statistics"], of calibrate.
+    the whole of theirs, so that its own scale would round every number. Where all samples kept by calibration lie on such a
+    grid, 0 does too, and the calibrated range has at most 256 of its points, the scale is the step, or the smallest of its
+    parts that suffices. Codes that are left over extend the end that fewer samples reach. Inputs in ``int16``, and those with
+    qparams, are left alone, as is all where ``qspec`` has symmetric activations. Reads
+    ctx.resources["collected_statistics"], of calibrate.
     """
 
     name = "match-grid"
