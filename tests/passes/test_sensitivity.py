@@ -18,6 +18,7 @@ from qcc.ir.ops.reduce import ReduceMean
 from qcc.ir.qparams import QParams
 from qcc.ir.types import f32
 from qcc.passes.base import PassContext
+from qcc.passes.graph_error import GraphError
 from qcc.passes.manager import PassManager, parse_pipeline
 from qcc.passes.sensitivity import (
     Cost,
@@ -204,3 +205,20 @@ def test_order_takes_the_most_noise_for_the_least_cost(
     assert sorted(order, key=id) == sorted(found.found, key=id)
     assert order[0] == max(found.found, key=lambda s: s.alone / s.added.total)
     assert by_worth(annotated, calibrated, found) == order
+
+
+def test_fewer_samples_than_the_corrections_had_are_measured_anew(
+    net: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What corrections left behind, outputs and noise of all samples, does not hold for some of them."""
+    annotated, calibrated, ctx = net
+    restored = restorations(annotated, calibrated)
+    some = PassContext({**ctx.resources, "correction_samples": {"x": samples()[:8]}})
+    expected = sensitivities(annotated, calibrated, restored, some).noise
+    used = PassContext(dict(ctx.resources))
+    error = GraphError.of(annotated, used)
+    assert error is not None
+    all_of_them = error.noise(annotated)
+    assert {"uncorrected", "measured"} <= set(used.resources)
+    monkeypatch.setattr("qcc.passes.sensitivity._MACS", 1)  # the fewest: 8 samples
+    assert sensitivities(annotated, calibrated, restored, used).noise == expected != all_of_them
