@@ -101,10 +101,10 @@ def main() -> None:
 )
 @click.option(
     "--io",
-    type=click.Choice(["int8", "float"]),
+    type=click.Choice(["auto", "int8", "float"]),
     default=CompileOptions.io,
     show_default=True,
-    help="What crosses the library's boundary.",
+    help="What crosses the library's boundary; auto: integers of 8 bits, or of 16 where those are nearly free and gain accuracy.",
 )
 @click.option("--name", help="C name of the library (default: the file's name).")
 @shape_option

@@ -27,7 +27,7 @@ class CompileOptions:
     with products of integers in dense layers, whose activations are quantized by the range each inference finds.
     ``weights_only``: the format in which the weights of a float32 (or dynamic) program are stored: one of
     STORED_FORMATS, or None for float; ``weight_group``: consecutive weights that share a scale, 0 for an output channel.
-    ``io``: what crosses the library's boundary, "int8" or "float".
+    ``io``: what crosses the library's boundary: "float", "int8", or "auto", integers of 8 bits or, by the correction widen, 16.
     ``float_pipeline``: passes from the imported model to the float graph that is quantized.
     ``annotated_pipeline``: passes behind the choice of qparams and the corrections, in front of quantize-ops.
     ``recipe``: a set of options in the manner of another tool, one of RECIPES; what it sets may not be set otherwise (an
@@ -64,7 +64,7 @@ class CompileOptions:
     precision: Literal["int8", "float32", "dynamic"] = "int8"
     weights_only: Literal["int8", "int4", "fp16"] | None = None
     weight_group: int = 0
-    io: Literal["int8", "float"] = "int8"
+    io: Literal["auto", "int8", "float"] = "auto"
     name: str | None = None
     float_pipeline: str = "float"
     annotated_pipeline: str = ""
@@ -106,7 +106,7 @@ class CompileOptions:
         for name, value, known in (
             ("precision", self.precision, ("int8", "float32", "dynamic")),
             ("weights_only", self.weights_only or STORED_FORMATS[0], STORED_FORMATS),
-            ("io", self.io, ("int8", "float")),
+            ("io", self.io, ("auto", "int8", "float")),
             ("rounding", self.rounding, ("ties_up", "tflite", "onnx")),
             ("weights", self.weights, FORMS),
             ("layout", self.layout, LAYOUTS),
@@ -167,5 +167,5 @@ class CompileOptions:
 
     @property
     def boundary(self) -> Literal["int8", "float"]:
-        """The boundary that is really there: a float program has no other than float."""
-        return self.io if self.precision == "int8" else "float"
+        """The boundary that is really there, integers or float: a float program has no other than float."""
+        return "int8" if self.precision == "int8" and self.io != "float" else "float"

@@ -1,13 +1,18 @@
 """16 bits at the ends of a graph: only where they cost little and bring much, measured by the float runtime."""
 
+from typing import Literal
+
 import numpy as np
+import pytest
 from quantized_nets import Net, Samples
 
+from qcc.driver import quantize_pipeline
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
 from qcc.ir.graph import Graph
 from qcc.ir.ops.reduce import ReduceMean
 from qcc.ir.printer import print_graph
+from qcc.options import CompileOptions
 from qcc.passes.base import Note, PassContext
 from qcc.passes.manager import PassManager
 
@@ -90,3 +95,8 @@ def test_two_runs_agree() -> None:
     graph, samples = network()
     first, second = (print_graph(run(graph.clone(), samples)[0])[0] for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(("io", "named"), [("auto", True), ("int8", False), ("float", True)])
+def test_who_asks_for_8_bits_gets_them(io: Literal["auto", "int8", "float"], named: bool) -> None:
+    assert ("widen" in quantize_pipeline(CompileOptions(io=io))) is named

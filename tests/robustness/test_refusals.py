@@ -259,7 +259,7 @@ def test_unknown_target(refused: Refused) -> None:
     ("choice", "text"),
     [
         ({"precision": "int4"}, "unknown precision 'int4'\nhint: known: int8, float32, dynamic"),
-        ({"io": "int16"}, "unknown io 'int16'\nhint: known: int8, float"),
+        ({"io": "int16"}, "unknown io 'int16'\nhint: known: auto, int8, float"),
         (
             {"observer": "observer=crystal-ball"},
             "pass 5 (calibrate): unknown observer 'crystal-ball'\n"
