@@ -1,24 +1,21 @@
 """Steps compiled by TVM: the bytes of the interpreter for any shape, on this machine and under QEMU."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from compiled import Emitted, check, generated
 from float_layers import Net as FloatNet
 from float_layers import depthwise_layers
 from planned_steps import Layer, Net, every_count, random_layers
 
 from qcc.backends.c.build import build_program, find_compiler, find_runner, run_program
 from qcc.backends.c.run import load
-from qcc.backends.program import Program
 from qcc.backends.target import Target, find_target
 from qcc.ir import interpreter
 from qcc.ir.ops.quant import Requantize
 
 pytestmark = pytest.mark.compiler
-Emitted = Callable[..., Any]
 
 
 def without_certificates(net: Net) -> Net:
@@ -27,21 +24,6 @@ def without_certificates(net: Net) -> Net:
         if isinstance(node.op, Requantize):
             node.op = replace(node.op, certified=())
     return net
-
-
-def check(net: Any, target: Target, emitted: Emitted, samples: Any) -> Program:
-    """All outputs equal those of the interpreter."""
-    folder, program = emitted(net, target)
-    expected, got = interpreter.run(program.graph, samples), load(folder, target).run(samples)
-    wrong = [name for name, y in expected.items() if not np.array_equal(got[name], y)]
-    assert wrong == []
-    spread = np.concatenate([y.reshape(-1) for y in expected.values()])
-    assert np.unique(spread).size > 200, "the test data must not saturate"
-    return program
-
-
-def generated(program: Program) -> list[str]:
-    return [op.kernel.symbol for op in program.operations if op.kernel.is_generated]
 
 
 @pytest.mark.parametrize("certified", [True, False])
