@@ -58,11 +58,11 @@ def _filled(array: Array, length: int | None) -> Array:
     return array if length is None else np.pad(array, (0, length - len(array)))
 
 
-def pack_dot(weights: Array, lanes: int) -> NDArray[np.int8]:
-    """s8[O, KH, KW, C] to [ceil(O / lanes), KH, KW, ceil(C / 4), lanes, 4], zero-padded."""
+def pack_dot(weights: Array, lanes: int, depth: int) -> NDArray[np.int8]:
+    """s8[O, KH, KW, C] to [ceil(O / lanes), KH, KW, ceil(C / depth), lanes, depth], zero-padded."""
     outputs, height, width, channels = weights.shape
-    full = np.pad(weights, ((0, -outputs % lanes), (0, 0), (0, 0), (0, -channels % 4)))
-    blocks = full.reshape(-1, lanes, height, width, full.shape[-1] // 4, 4)
+    full = np.pad(weights, ((0, -outputs % lanes), (0, 0), (0, 0), (0, -channels % depth)))
+    blocks = full.reshape(-1, lanes, height, width, full.shape[-1] // depth, depth)
     return np.ascontiguousarray(blocks.transpose(0, 2, 3, 4, 1, 5)).astype(np.int8)
 
 
@@ -101,13 +101,12 @@ class Rows:
     gaps: tuple[int, int]
     filters: Array
 
-    @property
-    def image(self) -> tuple[int, int]:
-        """Rows and bytes of what is read, with borders."""
+    def image(self, depth: int) -> tuple[int, int]:
+        """Rows and bytes of what is read, with borders, in steps of ``depth`` bytes."""
         _, taps_y, taps_x, run = self.filters.shape
         down = (self.rows - 1) * self.steps[0] + (taps_y - 1) * self.gaps[0] + 1
         across = (self.columns - 1) * self.steps[1] + (taps_x - 1) * self.gaps[1]
-        return down, across + -(-run // 4) * 4
+        return down, across + -(-run // depth) * depth
 
 
 def rows_of(step: Step) -> Rows:
@@ -216,10 +215,11 @@ def _call(step: Step, packed: Array, channels: int, centre: int, workspace: int)
 
 
 def lower_dot(isa: Isa, step: Step) -> Call:
-    """Convolution or dense layer by dot products of four."""
+    """Convolution or dense layer by dot products."""
     rows = rows_of(step)
-    packed = pack_dot(rows.filters, isa.lanes)
-    return _call(step, packed, len(packed) * isa.lanes, isa.centre, math.prod(rows.image))
+    depth = isa.dot(rows.columns).bytes
+    packed = pack_dot(rows.filters, isa.lanes, depth)
+    return _call(step, packed, len(packed) * isa.lanes, isa.centre, math.prod(rows.image(depth)))
 
 
 def lower_average(step: Step) -> Call:

@@ -90,8 +90,9 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.qemu
-def test_aarch64_equals_the_interpreter(emitted: Emitted) -> None:
-    target = find_target("tvm:arm-neon-dotprod")
+@pytest.mark.parametrize("name", ["tvm:arm-neon-dotprod", "tvm:arm-neon-i8mm"])
+def test_aarch64_equals_the_interpreter(name: str, emitted: Emitted) -> None:
+    target = find_target(name)
     if find_compiler(target) is None:
         pytest.skip(f"no compiler for {target.name} is installed")
     if find_runner(target) is None:
