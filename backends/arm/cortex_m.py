@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.backends.arm.wide import STILL_BIAS, UNPROVEN, Requantization, requantization, wrapped
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import (
     accepts_depthwise,
@@ -18,7 +19,7 @@ from qcc.backends.scalar.convolution import (
     geometry,
     skip_operand,
 )
-from qcc.backends.scalar.lowering import constant, requantize_constants, requantize_params, zero_point
+from qcc.backends.scalar.lowering import constant, requantize_params, zero_point
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 
@@ -27,67 +28,66 @@ KERNELS_FOLDER = Path(__file__).parent / "kernels"
 PIXELS = 4  # of output that s8_conv2d_dsp.c computes together
 SHORT = 32  # elements of a column that s8_conv2d_short_dsp keeps on the stack
 BAND_BYTES = 2048  # of a depthwise convolution's workspace, where that is enough for one row of output
-SHIFTS = (33, 54)  # those that qcc_arm_dsp.h can do
+SHIFTS = (33, 55)  # those that qcc_arm_dsp.h can do
+LOWER = 8  # priority by which the rows that move accumulators up come behind the others
 
 
-def _out_of_range(step: Step) -> NDArray[np.bool_]:
-    """Channels, [C], whose rounding constant does not lie in the upper half of the product with room for the zero_point."""
-    shift = requantize_constants(step, step.output.type.shape[-1])["shift"]
-    return (shift < SHIFTS[0]) | (shift > SHIFTS[1])
-
-
-def _images(step: Step) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Least and greatest output of each channel less the zero_point, [C], from the proven accumulators."""
-    node, channels = step.nodes[-1], step.output.type.shape[-1]
-    planned = requantize_constants(step, channels)
-    multiplier, shift = planned["multiplier"].astype(np.int64), planned["shift"].astype(np.int64)
-    ends = []
-    for name, default in (("acc_min", -(2**31)), ("acc_max", 2**31 - 1)):
-        known = constant(node, name)
-        acc = np.broadcast_to(default if known is None else known.astype(np.int64), channels)
-        ends.append(np.clip((acc * multiplier + (1 << (shift - 1))) >> shift, -255, 255))
-    return ends[0], ends[1]
+def _requantization(step: Step) -> Requantization | None:
+    return requantization(step, SHIFTS, step.output.type.shape[-1])
 
 
 def accepts_requantize(step: Step) -> str | None:
-    """Shifts in range, or the channel is constant; what a residual operand may be."""
-    low, high = _images(step)
-    if (_out_of_range(step) & (low != high)).any():
-        return f"a shift is not from {SHIFTS[0]} to {SHIFTS[1]}"
-    return accepts_skip(step)
+    """Shifts in range as they are, constant channels aside; what a residual operand may be."""
+    found = _requantization(step)
+    if found is not None and found.up.any():
+        return f"a shift is less than {SHIFTS[0]}"
+    return accepts_moved(step)
+
+
+def accepts_moved(step: Step) -> str | None:
+    """The same for accumulators that are moved up: they stay within 32 bits."""
+    found = _requantization(step)
+    return UNPROVEN if found is None else found.refused or accepts_skip(step)
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """``weights`` as in the graph; ``channels``: s32[C, 3], bias, multiplier, shift - 32; ``skip_multiplier``: s32[C] or None.
+    """``weights`` as in the graph; s64[C]: ``bias``, ``multiplier``, ``shift`` (with ``up``) - 32, ``up``; ``skip_multiplier``:
+    s32[C] or None.
 
-    A constant channel whose shift is out of range becomes a bias of its value, without weights.
+    A constant channel becomes a bias of its value, without weights.
     """
 
     weights: NDArray[np.int8]
-    channels: NDArray[np.int32]
+    bias: NDArray[np.int64]
+    multiplier: NDArray[np.int64]
+    shift: NDArray[np.int64]
+    up: NDArray[np.int64]
     skip_multiplier: NDArray[np.int32] | None
+
+    @property
+    def channels(self) -> NDArray[np.int32]:
+        """s32[C, QCC_DSP_CHANNEL], as qcc_arm_dsp.h has them."""
+        columns = [self.bias, self.multiplier, self.shift, *([self.up] if self.up.any() else [])]
+        return np.stack(columns, axis=-1).astype(np.int32)
 
 
 def numbers_of(step: Step) -> Numbers:
     """The constants of a convolution or dense layer."""
-    op, weights = step.root.op, constant(step.root, "w")
+    op, weights, found = step.root.op, constant(step.root, "w"), _requantization(step)
     assert isinstance(op, Conv2d | Dense)
     assert weights is not None
+    assert found is not None
     skip, skip_multiplier, term = skip_operand(step)
     bias = folded_bias(step, weights, op.x_zero_point, term).astype(np.int64)
     if skip is not None and skip_multiplier is not None:
         bias -= zero_point(skip) * skip_multiplier.astype(np.int64)
-    planned = requantize_constants(step, len(bias))
-    still = _out_of_range(step)
-    bias = np.where(still, _images(step)[0] * 8, bias)
-    multiplier = np.where(still, 2**30, planned["multiplier"])
-    shift = np.where(still, 33, planned["shift"])
+    still = found.still
     # the sums wrap around like the accumulator does, and end where it is proved to end
-    wrapped = bias.astype(np.uint64).astype(np.uint32).view(np.int32)
     return Numbers(
         np.where(still.reshape(-1, *[1] * (weights.ndim - 1)), 0, weights).astype(np.int8),
-        np.stack([wrapped, multiplier, shift - 32], axis=-1).astype(np.int32),
+        wrapped(np.where(still, found.value * STILL_BIAS, bias)).astype(np.int64),
+        *(found.multiplier, found.shift - 32, found.up),
         None if skip_multiplier is None else np.where(still, 0, skip_multiplier).astype(np.int32),
     )
 
@@ -151,7 +151,7 @@ def conv2d_params(step: Step, band: int = 0) -> dict[str, int]:
 def accepts_conv2d(step: Step) -> str | None:
     """One group; a dense layer has one."""
     op = step.root.op
-    return "more than one group" if isinstance(op, Conv2d) and op.groups != 1 else accepts_requantize(step)
+    return "more than one group" if isinstance(op, Conv2d) and op.groups != 1 else None
 
 
 def accepts_short(step: Step) -> str | None:
@@ -204,7 +204,7 @@ def accepts_depthwise_dsp(step: Step) -> str | None:
         return f"strides of {op.strides[0]} and {op.strides[1]}"
     if step.output.type.shape[-1] % 4 != 0:
         return "the channels are no multiple of 4"
-    return accepts_requantize(step)
+    return None
 
 
 def is_in_place_depthwise(step: Step) -> str | None:
@@ -236,9 +236,7 @@ def lower_depthwise(step: Step) -> Call:
 # ---------------------------------------------------------------- one row of activations
 def accepts_row(step: Step) -> str | None:
     """One row."""
-    if step.output.type.elements != step.output.type.shape[-1]:
-        return "more than one row"
-    return accepts_requantize(step)
+    return "more than one row" if step.output.type.elements != step.output.type.shape[-1] else None
 
 
 def lower_dense(step: Step) -> Call:
@@ -246,10 +244,11 @@ def lower_dense(step: Step) -> Call:
     numbers = numbers_of(step)
     outputs, inputs = numbers.weights.shape
     padded = _padded(numbers.weights, 0, 1)
-    padding = np.tile(np.array([[0, 0, 1]], np.int32), (len(padded) - outputs, 1))
+    channels = numbers.channels
+    padding = np.tile(np.array([0, 0, 1, 0], np.int32)[: channels.shape[1]], (len(padded) - outputs, 1))
     constants: dict[str, NDArray[Any] | None] = {
         "weights": np.ascontiguousarray(padded.reshape(len(padded) // 4, 4, -1, 4).swapaxes(1, 2)),
-        "channels": np.concatenate([numbers.channels, padding]),
+        "channels": np.concatenate([channels, padding]),
         "skip_multiplier": numbers.skip_multiplier,
     }
     params = {"input_channels": inputs, "output_channels": outputs, **requantize_params(step)}
@@ -261,10 +260,13 @@ def _source(name: str) -> Path:
     return KERNELS_FOLDER / f"s8_{name}_dsp.c"
 
 
-def both(first: Accepts, second: Accepts) -> Accepts:
-    """Accepts what both accept."""
-    return lambda step: first(step) or second(step)
+def both(*accepts: Accepts) -> Accepts:
+    """Accepts what all of them accept."""
+    return lambda step: next((reason for a in accepts if (reason := a(step)) is not None), None)
 
+
+# of the name of a kernel, what it says of the requantize, and what that takes from the priority of its row
+FORMS = (("", accepts_requantize, 0), ("_up", accepts_moved, LOWER))
 
 _CONV = "qcc_dsp_conv2d_params"
 
@@ -274,15 +276,16 @@ DSP_KERNELS: tuple[Kernel, ...] = tuple(
     Kernel(
         pattern=pattern,
         dtype="s8",
-        symbol=f"qcc_s8_{name}_dsp",
+        symbol=f"qcc_s8_{name}{up}_dsp",
         params_type=params_type,
-        source=_source(name.removesuffix("_short")),
+        source=_source(name.removesuffix("_short") + up),
         lower=lower,
-        accepts=accepts,
-        priority=priority,
+        accepts=both(accepts, accepts_form),
+        priority=priority - lower_by,
         variant=variant,
         in_place=(0, 1) if variant else (1,),
     )
+    for up, accepts_form, lower_by in FORMS
     for roots, name, params_type, lower, accepts, priority, variant in (
         (("conv2d", "dense"), "conv2d", _CONV, lower_conv2d, accepts_conv2d, 10, ""),
         (

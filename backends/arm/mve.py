@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.backends.arm.cortex_m import (
+    FORMS,
     KERNELS_FOLDER,
     SHIFTS,
     Numbers,
     accepts_conv2d,
-    accepts_requantize,
     both,
     conv2d_params,
     is_in_place,
     numbers_of,
 )
+from qcc.backends.arm.wide import UNPROVEN, requantization
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, skip_operand
-from qcc.backends.scalar.lowering import requantize_constants, zero_point
+from qcc.backends.scalar.lowering import zero_point
 from qcc.backends.scalar.vectors import mean_rows
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
@@ -39,10 +40,10 @@ def _padded(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
 
 
 def _constants(numbers: Numbers, step: Step, multiple: int) -> NDArray[np.int32]:
-    """s32[C, 4] of bias, multiplier, rounding with zero_point, 32 - shift; C is padded to ``multiple``."""
-    bias, multiplier, shift = numbers.channels.astype(np.int64).T
-    columns = np.stack([bias, multiplier, _rounding(step, shift), -shift], axis=-1)
-    return _padded(columns.astype(np.int32), 0, multiple)
+    """s32[C, QCC_MVE_CHANNEL], as qcc_arm_mve.h has them; C is padded to ``multiple``."""
+    up = [numbers.up] if numbers.up.any() else []
+    columns = [numbers.bias, *up, numbers.multiplier, _rounding(step, numbers.shift), -numbers.shift]
+    return _padded(np.stack(columns, axis=-1).astype(np.int32), 0, multiple)
 
 
 def _rounding(step: Step, shift: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -55,12 +56,12 @@ def lower_conv2d(step: Step) -> Call:
     numbers = numbers_of(step)
     flat = numbers.weights.reshape(len(numbers.weights), -1)
     padded = _padded(_padded(flat, 0, FOUR), 1, VECTOR)
-    skip = numbers.skip_multiplier
+    skip, channels = numbers.skip_multiplier, _constants(numbers, step, FOUR)
     constants: dict[str, NDArray[Any] | None] = {
         "weights": np.ascontiguousarray(
             padded.reshape(-1, FOUR, padded.shape[1] // VECTOR, VECTOR).swapaxes(1, 2)
         ),
-        "channels": np.ascontiguousarray(_constants(numbers, step, FOUR).reshape(-1, FOUR, 4).swapaxes(1, 2)),
+        "channels": np.ascontiguousarray(channels.reshape(-1, FOUR, channels.shape[1]).swapaxes(1, 2)),
         "skip_multiplier": None if skip is None else _padded(skip, 0, FOUR),
     }
     inputs = (step.root.input(0), skip_operand(step)[0])
@@ -92,7 +93,7 @@ def accepts_depthwise_mve(step: Step) -> str | None:
     """3x3, and no residual operand: the row has no such pattern."""
     if step.root.input(1).type.shape[1:3] != (3, 3):
         return "the filter is not 3x3"
-    return accepts_depthwise(step) or accepts_requantize(step)
+    return accepts_depthwise(step)
 
 
 @dataclass(frozen=True)
@@ -144,38 +145,41 @@ def lower_depthwise(step: Step) -> Call:
 
 
 # ---------------------------------------------------------------- pooling
-def accepts_shifts(step: Step) -> str | None:
-    """Shifts in range."""
-    shift = requantize_constants(step)["shift"]
-    inside = (shift >= SHIFTS[0]) & (shift <= SHIFTS[1])
-    return None if inside.all() else f"a shift is not from {SHIFTS[0]} to {SHIFTS[1]}"
-
-
 def _packed(step: Step, channels: int) -> dict[str, NDArray[np.int32]]:
-    """s32[C / 4, 3, 4]: what a kernel of pooling knows of each channel."""
-    planned = requantize_constants(step)
-    multiplier, shift = (planned[name].astype(np.int64) for name in ("multiplier", "shift"))
-    columns = np.stack([multiplier, _rounding(step, shift - 32), 32 - shift], axis=-1)
-    rows = _padded(np.tile(columns, (channels // len(columns), 1)).astype(np.int32), 0, FOUR)
-    return {"constants": np.ascontiguousarray(rows.reshape(-1, FOUR, 3).swapaxes(1, 2))}
+    """s32[C / 4, 4, 4]: what a kernel of pooling knows of each channel."""
+    found = requantization(step, SHIFTS)
+    assert found is not None
+    # of a constant channel, what it is takes the place of the products
+    rounding = _rounding(step, found.shift - 32) + np.where(found.still, 2 * found.value, 0)
+    columns = [found.up, np.where(found.still, 0, found.multiplier), rounding, 32 - found.shift]
+    packed = np.stack(columns, axis=-1).astype(np.int32)
+    rows = _padded(np.tile(packed, (channels // len(packed), 1)), 0, FOUR)
+    return {"constants": np.ascontiguousarray(rows.reshape(-1, FOUR, 4).swapaxes(1, 2))}
+
+
+def accepts_mean(step: Step) -> str | None:
+    """Accumulators that stay within 32 bits where they are moved up."""
+    found = requantization(step, SHIFTS)
+    return UNPROVEN if found is None else found.refused
 
 
 _MEANS = "s8_avg_pool2d_mve"
-_POOLING = mean_rows(f"qcc_{_MEANS}", KERNELS_FOLDER / f"{_MEANS}.c", _packed, accepts_shifts, priority=20)
+_POOLING = mean_rows(f"qcc_{_MEANS}", KERNELS_FOLDER / f"{_MEANS}.c", _packed, accepts_mean, priority=20)
 
 MVE_KERNELS: tuple[Kernel, ...] = _POOLING + tuple(
     Kernel(
         pattern=pattern,
         dtype="s8",
-        symbol=f"qcc_s8_{name}_mve",
+        symbol=f"qcc_s8_{name}{up}_mve",
         params_type="qcc_dsp_conv2d_params",
-        source=KERNELS_FOLDER / f"s8_{name.removesuffix('_short')}_mve.c",
+        source=KERNELS_FOLDER / f"s8_{name.removesuffix('_short')}{up}_mve.c",
         lower=lower,
-        accepts=accepts,
-        priority=priority,
+        accepts=both(accepts, accepts_form),
+        priority=priority - lower_by,
         variant=variant,
         in_place=in_place,
     )
+    for up, accepts_form, lower_by in FORMS
     for roots, name, lower, accepts, priority, variant, in_place in (
         (("conv2d", "dense"), "conv2d", lower_conv2d, accepts_conv2d, 20, "", (1,)),
         (

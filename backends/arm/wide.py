@@ -21,7 +21,8 @@ from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 
 Shifts = tuple[int, int]  # least and greatest
-STILL = 33  # shift of a channel that is always the same
+STILL_BIAS, STILL_MULTIPLIER, STILL_SHIFT = 8, 2**30, 33  # of a constant channel: 8 * 2^30 / 2^33 = 1
+UNPROVEN = "the accumulators have no proven interval"
 CONV_PARAMS = (
     *("batch", "input_height", "input_width", "input_channels"),
     *("output_height", "output_width", "output_channels", "kernel_height", "kernel_width"),
@@ -34,9 +35,10 @@ CONV_PARAMS = (
 # ---------------------------------------------------------------- requantization
 @dataclass(frozen=True)
 class Requantization:
-    """s64[C] each: multiplier, shift + up, up; ``low``, ``high``: proven ends of the accumulator.
+    """s64[C] each: ``multiplier``, ``shift`` with ``up``, ``up``; ``low``, ``high``: proven ends of the accumulator.
 
-    ``greatest``: shift that the kernels have.
+    bool[C] ``still``: channels whose result less the zero_point is ``value`` for every accumulator, as that of STILL_BIAS times
+    ``value`` is with the numbers that stand here for them. ``greatest``: shift that the kernels have.
     """
 
     multiplier: NDArray[np.int64]
@@ -44,48 +46,48 @@ class Requantization:
     up: NDArray[np.int64]
     low: NDArray[np.int64]
     high: NDArray[np.int64]
+    still: NDArray[np.bool_]
+    value: NDArray[np.int64]
     greatest: int
 
     @property
-    def results(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Least and greatest result less the zero_point, up to 17 bits."""
-        half = np.left_shift(1, self.shift - self.up - 1)
-        low, high = (
-            np.clip((end * self.multiplier + half) >> (self.shift - self.up), -(2**16), 2**16)
-            for end in (self.low, self.high)
-        )
-        return low, high
-
-    @property
     def refused(self) -> str | None:
-        """Why the kernels cannot do it, constant channels aside."""
+        """Why the kernels cannot do it."""
         if self.low.min(initial=0) < -(2**31) or self.high.max(initial=0) >= 2**31:
             return f"accumulators between {self.low.min()} and {self.high.max()} leave 32 bits"
-        low, high = self.results
-        changing = low != high
-        if (changing & (self.shift > self.greatest)).any():
+        if (self.shift > self.greatest).any():
             return f"a shift is greater than {self.greatest}"
         largest = np.maximum(-self.low, self.high + 1) << np.minimum(self.up, 31)
-        return "a shift is too small" if (changing & (largest > 2**31)).any() else None
+        return "a shift is too small" if (~self.still & (largest > 2**31)).any() else None
 
 
-def requantization(step: Step, shifts: Shifts) -> Requantization | None:
-    """None where the accumulators have no proven interval; ``shifts``: least and greatest."""
+def requantization(step: Step, shifts: Shifts, channels: int = 1) -> Requantization | None:
+    """None where the accumulators have no proven interval; ``shifts``: least and greatest; ``channels``: at least so many."""
     node = step.nodes[-1]
     least, most = constant(node, "acc_min"), constant(node, "acc_max")
     if least is None or most is None:
         return None
     planned = requantize_constants(step)
     arrays = [a.astype(np.int64).reshape(-1) for a in (planned["multiplier"], planned["shift"], least, most)]
-    multiplier, shift, low, high = np.broadcast_arrays(*arrays)
-    up = np.maximum(shifts[0] - shift, 0)
-    return Requantization(multiplier, shift + up, up, low, high, shifts[1])
+    multiplier, shift, low, high, _ = np.broadcast_arrays(*arrays, np.zeros(channels))
+    # what is beyond 16 bits is saturated like what is at their end
+    ends = [
+        np.clip((end * multiplier + np.left_shift(1, shift - 1)) >> shift, -(2**16), 2**16)
+        for end in (low, high)
+    ]
+    still = ends[0] == ends[1]
+    up = np.where(still, 0, np.maximum(shifts[0] - shift, 0))
+    return Requantization(
+        np.where(still, STILL_MULTIPLIER, multiplier),
+        np.where(still, STILL_SHIFT, shift + up),
+        *(up, low, high, still, ends[0], shifts[1]),
+    )
 
 
 def accepts_requantize(step: Step, shifts: Shifts) -> str | None:
     """Accumulators that are proved to stay within 32 bits, as far as they are moved."""
     found = requantization(step, shifts)
-    return "the accumulators have no proven interval" if found is None else found.refused
+    return UNPROVEN if found is None else found.refused
 
 
 def wrapped(sums: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -112,7 +114,8 @@ class Numbers:
 
 def numbers_of(step: Step, call: Call, axis: int, shifts: Shifts) -> Numbers:
     """Of a call of a portable kernel; ``axis``: of the channels in its weights."""
-    found, channels = requantization(step, shifts), step.output.type.shape[-1]
+    channels = step.output.type.shape[-1]
+    found = requantization(step, shifts, channels)
     weights, bias = call.constants["weights"], call.constants["bias"]
     assert found is not None
     assert weights is not None
@@ -121,17 +124,14 @@ def numbers_of(step: Step, call: Call, axis: int, shifts: Shifts) -> Numbers:
     assert isinstance(offset, int)
     if skip is not None:
         bias = bias - offset * skip.astype(np.int64)
-    low, high = (np.broadcast_to(end, channels) for end in found.results)
-    still = low == high
+    still = found.still
     shape = [1] * weights.ndim
     shape[axis] = channels
     return Numbers(
         call,
         np.where(still.reshape(shape), 0, weights).astype(np.int8),
-        np.where(still, low * 8, bias),
-        np.where(still, 2**30, found.multiplier),
-        np.where(still, STILL, found.shift),
-        np.where(still, 0, found.up),
+        np.where(still, found.value * STILL_BIAS, bias),
+        *(found.multiplier, found.shift, found.up),
         None if skip is None else np.where(still, 0, skip).astype(np.int32),
     )
 
@@ -188,7 +188,9 @@ def lower_alone(step: Step, shifts: Shifts) -> Call:
 def _sum(step: Step, operands: tuple[Value, Value | None], factors: Sequence[int], shifts: Shifts) -> Call:
     found = requantization(step, shifts)
     assert found is not None
-    offset = sum(zero_point(v) * f for v, f in zip(operands, factors, strict=True) if v is not None)
+    bias = -sum(zero_point(v) * f for v, f in zip(operands, factors, strict=True) if v is not None)
+    if found.still[0]:
+        bias, factors = int(found.value[0]) * STILL_BIAS, (0, 0)
     params: Params = {
         "count": step.output.type.elements,
         "a_bytes": type_bytes(operands[0]),
@@ -196,7 +198,7 @@ def _sum(step: Step, operands: tuple[Value, Value | None], factors: Sequence[int
         "output_bytes": type_bytes(step.output),
         "a_multiplier": factors[0],
         "b_multiplier": factors[1],
-        "bias": int(wrapped(np.asarray([-offset], np.int64))[0]),
+        "bias": int(wrapped(np.asarray([bias], np.int64))[0]),
         "multiplier": int(found.multiplier[0]),
         "shift": int(found.shift[0]),
         "up": int(found.up[0]),

@@ -85,6 +85,44 @@ def _sdot(
         )
 
 
+@T.prim_func(s_tir=True)
+def _smmla_meaning(
+    x: T.Buffer((2, 8), "int8", offset_factor=1),
+    w: T.Buffer((2, 8), "int8", offset_factor=1),
+    acc: T.Buffer((2, 2), "int32", offset_factor=1),
+) -> None:
+    with T.sblock("root"):
+        T.reads(acc[0:2, 0:2], x[0:2, 0:8], w[0:2, 0:8])
+        T.writes(acc[0:2, 0:2])
+        for j in T.serial(0, 2):
+            for i in T.serial(0, 2):
+                for k in T.serial(0, 8):
+                    with T.sblock("update"):
+                        vj, vi, vk = T.axis.remap("SSR", [j, i, k])
+                        acc[vj, vi] = acc[vj, vi] + T.cast(x[vj, vk], "int32") * T.cast(w[vi, vk], "int32")
+
+
+@T.prim_func(s_tir=True)
+def _smmla(
+    x: T.Buffer((2, 8), "int8", offset_factor=1),
+    w: T.Buffer((2, 8), "int8", offset_factor=1),
+    acc: T.Buffer((2, 2), "int32", offset_factor=1),
+) -> None:
+    with T.sblock("root"):
+        T.reads(acc[0:2, 0:2], x[0:2, 0:8], w[0:2, 0:8])
+        T.writes(acc[0:2, 0:2])
+        acc.vstore(
+            [0, 0],
+            T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.aarch64.neon.smmla.v4i32.v16i8"),
+                acc.vload([0, 0], dtype="int32x4"),
+                x.vload([0, 0], dtype="int8x16"),
+                w.vload([0, 0], dtype="int8x16"),
+                dtype="int32x4",
+            ),
+        )
+
+
 def _lanes_dot(lanes: int, code: str, intrinsic: str) -> tuple[Any, Any]:
     """Vectors of quads on both sides: meaning, implementation."""
     bytes_ = 4 * lanes
@@ -160,6 +198,7 @@ def register_intrinsics() -> None:
     """Enter them into TVM's registry, once."""
     TensorIntrin.register("qcc.dot.vpdpbusd", _vpdpbusd_meaning, _vpdpbusd)
     TensorIntrin.register("qcc.dot.sdot", _sdot_meaning, _sdot)
+    TensorIntrin.register("qcc.dot.smmla", _smmla_meaning, _smmla)
     TensorIntrin.register("qcc.lanes_dot.vpdpbusd", *_lanes_dot(16, "uint8", "llvm.x86.avx512.vpdpbusd.512"))
     TensorIntrin.register("qcc.lanes_dot.sdot", *_lanes_dot(4, "int8", "llvm.aarch64.neon.sdot.v4i32.v16i8"))
     for code in ("uint8", "int8"):

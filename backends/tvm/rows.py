@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,37 @@ from numpy.typing import NDArray
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, accepts_skip, folded_bias, skip_operand
 from qcc.backends.scalar.lowering import constant, requantize_constants
+from qcc.backends.tvm.formula import Formula, formula_of, operand
 from qcc.backends.tvm.isa import Isa
 from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
-from qcc.ir.ops.pool import Pool
+from qcc.ir.ops.pool import AvgPool2d, Pool
 from qcc.ir.ops.quant import Requantize
 
 Array = NDArray[Any]
 PRIORITY = 20  # before every row in C
 GROUP = 16  # channels of a depthwise convolution that are computed together
+NARROW_OR_WIDE = ("s8", "s16")
+# Steps that are compiled from the formulas of the reference, by dtype of the first operand.
+FORMULAS = {
+    **{
+        f"{root}+requantize": NARROW_OR_WIDE
+        for root in ("add", "sub", "mul", "reduce_mean", "reduce_sum", "resize_linear")
+    },
+    **dict.fromkeys(("requantize", "reduce_mean", "reduce_sum", "reduce_max", "reduce_min"), NARROW_OR_WIDE),
+    **dict.fromkeys(("table", "softmax"), ("s8",)),
+    "wide_softmax": ("s8", "s16", "s32", "s64"),
+}
 SCHEDULES = Path(__file__).parent
 
 
-def requantize_arrays(step: Step, channels: int) -> dict[str, Array | None]:
-    """``scale``, f32[channels], where float32 is certified to give the same integers, else multiplier and shift, s64."""
-    planned = requantize_constants(step, step.output.type.shape[-1])
+def requantize_arrays(step: Step, channels: int | None = None) -> dict[str, Array | None]:
+    """``scale``, f32[channels], where float32 is certified to give the same integers, else multiplier and shift, s64.
+
+    Without ``channels`` they have one element, or as many as the result has channels.
+    """
+    planned = requantize_constants(step, None if channels is None else step.output.type.shape[-1])
     multiplier, shift = (_filled(planned[k].astype(np.int64), channels) for k in ("multiplier", "shift"))
     op = step.nodes[-1].op
     assert isinstance(op, Requantize)
@@ -39,15 +54,15 @@ def requantize_arrays(step: Step, channels: int) -> dict[str, Array | None]:
     return {"multiplier": multiplier, "shift": np.maximum(shift, 1)}
 
 
-def _filled(array: Array, length: int) -> Array:
-    return np.pad(array, (0, length - len(array)))
+def _filled(array: Array, length: int | None) -> Array:
+    return array if length is None else np.pad(array, (0, length - len(array)))
 
 
-def pack_dot(weights: Array, lanes: int) -> NDArray[np.int8]:
-    """s8[O, KH, KW, C] to [ceil(O / lanes), KH, KW, ceil(C / 4), lanes, 4], zero-padded."""
+def pack_dot(weights: Array, lanes: int, depth: int) -> NDArray[np.int8]:
+    """s8[O, KH, KW, C] to [ceil(O / lanes), KH, KW, ceil(C / depth), lanes, depth], zero-padded."""
     outputs, height, width, channels = weights.shape
-    full = np.pad(weights, ((0, -outputs % lanes), (0, 0), (0, 0), (0, -channels % 4)))
-    blocks = full.reshape(-1, lanes, height, width, full.shape[-1] // 4, 4)
+    full = np.pad(weights, ((0, -outputs % lanes), (0, 0), (0, 0), (0, -channels % depth)))
+    blocks = full.reshape(-1, lanes, height, width, full.shape[-1] // depth, depth)
     return np.ascontiguousarray(blocks.transpose(0, 2, 3, 4, 1, 5)).astype(np.int8)
 
 
@@ -86,13 +101,12 @@ class Rows:
     gaps: tuple[int, int]
     filters: Array
 
-    @property
-    def image(self) -> tuple[int, int]:
-        """Rows and bytes of what is read, with borders."""
+    def image(self, depth: int) -> tuple[int, int]:
+        """Rows and bytes of what is read, with borders, in steps of ``depth`` bytes."""
         _, taps_y, taps_x, run = self.filters.shape
         down = (self.rows - 1) * self.steps[0] + (taps_y - 1) * self.gaps[0] + 1
         across = (self.columns - 1) * self.steps[1] + (taps_x - 1) * self.gaps[1]
-        return down, across + -(-run // 4) * 4
+        return down, across + -(-run // depth) * depth
 
 
 def rows_of(step: Step) -> Rows:
@@ -195,15 +209,45 @@ def _call(step: Step, packed: Array, channels: int, centre: int, workspace: int)
         assert skip_multiplier is not None
         constants["skip_multiplier"] = _filled(skip_multiplier, channels)
         inputs = (*inputs, skip)
-    constants |= requantize_arrays(step, channels)
+    if isinstance(step.nodes[-1].op, Requantize):
+        constants |= requantize_arrays(step, channels)
     return Call({}, constants, workspace, inputs)
 
 
 def lower_dot(isa: Isa, step: Step) -> Call:
-    """Convolution or dense layer by dot products of four."""
+    """Convolution or dense layer by dot products."""
     rows = rows_of(step)
-    packed = pack_dot(rows.filters, isa.lanes)
-    return _call(step, packed, len(packed) * isa.lanes, isa.centre, math.prod(rows.image))
+    depth = isa.dot(rows.columns).bytes
+    packed = pack_dot(rows.filters, isa.lanes, depth)
+    return _call(step, packed, len(packed) * isa.lanes, isa.centre, math.prod(rows.image(depth)))
+
+
+def lower_average(step: Step) -> Call:
+    """The factor of each window, s32[OH, OW], unless all are 1."""
+    op = step.root.op
+    assert isinstance(op, AvgPool2d)
+    factors = op.factors(*image_of(step)[:2]).astype(np.int32)
+    constants: dict[str, Array | None] = {} if (factors == 1).all() else {"factors": factors}
+    return Call({}, constants | requantize_arrays(step), workspace_of(step))
+
+
+def formula_of_step(step: Step) -> Formula:
+    """What comes before the requantization: of a requantization by itself, the operand without its zero_point."""
+    if not isinstance(step.root.op, Requantize):
+        return formula_of(step.root)
+    x = step.root.input(0).type
+    return cast(Formula, operand(x, 0) - step.root.signature.qparams(0).zero_point)
+
+
+def lower_formula(step: Step) -> Call:
+    """The arrays of the formula, and how its result is requantized."""
+    constants: dict[str, Array | None] = {
+        f"constant{i}": f.data for i, f in enumerate(formula_of_step(step).constants)
+    }
+    if isinstance(step.nodes[-1].op, Requantize):
+        constants |= requantize_arrays(step)
+    inputs = tuple(v for v in step.root.inputs if v is not None and not v.is_constant)
+    return Call({}, constants, inputs=inputs)
 
 
 def accepts_dot(step: Step) -> str | None:
@@ -247,7 +291,7 @@ def rows(isa: Isa) -> tuple[Kernel, ...]:
     dot, quads = partial(lower_dot, isa), partial(lower_depthwise, isa)
     return (
         *_generated("conv2d", "tvm_conv2d", dot, accepts_dot, fused),
-        *_generated("dense", "tvm_dense", dot, accepts_dot, fused),
+        *_generated("dense", "tvm_dense", dot, accepts_dot, ("", *fused)),
         *_generated("conv2d", "tvm_depthwise_conv2d", quads, accepts_quads, fused, PRIORITY + 2),
         *_generated(
             "conv2d",
@@ -257,6 +301,12 @@ def rows(isa: Isa) -> tuple[Kernel, ...]:
             fused,
             PRIORITY + 1,
         ),
+        *(
+            replace(row, dtype=dtype, wide=True)
+            for pattern, dtypes in FORMULAS.items()
+            for dtype in dtypes
+            for row in _generated(pattern, "tvm_reference", lower_formula, lambda step: None, ("",))
+        ),
         *_generated(
             "max_pool2d",
             "tvm_max_pool2d",
@@ -264,4 +314,5 @@ def rows(isa: Isa) -> tuple[Kernel, ...]:
             _one_image,
             ("",),
         ),
+        *_generated("avg_pool2d", "tvm_avg_pool2d", lower_average, _one_image, ("+requantize",)),
     )

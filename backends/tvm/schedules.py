@@ -10,7 +10,8 @@ from qcc.backends.tvm.depthwise import depthwise
 from qcc.backends.tvm.dot import dot
 from qcc.backends.tvm.epilogue import Template
 from qcc.backends.tvm.isa import Isa
-from qcc.backends.tvm.windows import dilated_depthwise, max_pool
+from qcc.backends.tvm.reference import reference
+from qcc.backends.tvm.windows import average_pool, dilated_depthwise, max_pool
 
 _BUILDERS: dict[str, Callable[[Step, Call, Isa], Template]] = {
     "tvm_conv2d": dot,
@@ -18,6 +19,8 @@ _BUILDERS: dict[str, Callable[[Step, Call, Isa], Template]] = {
     "tvm_depthwise_conv2d": depthwise,
     "tvm_dilated_depthwise_conv2d": dilated_depthwise,
     "tvm_max_pool2d": max_pool,
+    "tvm_avg_pool2d": average_pool,
+    "tvm_reference": reference,
 }
 
 

@@ -11,11 +11,20 @@ from typing import Any
 from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.scalar.lowering import zero_point
+from qcc.backends.tvm.epilogue import (
+    Template,
+    Tensor,
+    finished,
+    in_rows,
+    placeholders,
+    requantized,
+    skip_placeholder,
+)
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.rows import filters_of, image_of, workspace_of
 from qcc.ir.ops.conv import Conv2d
-from qcc.ir.ops.pool import MaxPool2d, Pool
+from qcc.ir.ops.pool import AvgPool2d, MaxPool2d, Pool
 
 
 def _with_borders(x: Tensor, pads: tuple[int, int, int, int], bottom: int, right: int, value: int) -> Tensor:
@@ -30,8 +39,8 @@ def _with_borders(x: Tensor, pads: tuple[int, int, int, int], bottom: int, right
     return te.compute((bottom, right, channels), bordered, name="workspace")
 
 
-def _windows(step: Step) -> tuple[Tensor, Callable[[Tensor, Tensor, int, int, Tensor], Tensor], list[Tensor]]:
-    """The image x0; what the tap of a window reads; the workspace, where there are borders."""
+def _windows(step: Step, border: int) -> tuple[Tensor, Callable[..., Tensor], list[Tensor]]:
+    """The image x0; what the tap of a window reads; the workspace, where there are borders, which hold ``border``."""
     op = step.root.op
     assert isinstance(op, Conv2d | Pool)
     rows, columns, _ = step.output.type.shape[1:]
@@ -43,8 +52,7 @@ def _windows(step: Step) -> tuple[Tensor, Callable[[Tensor, Tensor, int, int, Te
     x = te.placeholder(image_of(step), "int8", name="x0")
     image, scratch = x, []
     if workspace_of(step):
-        value = op.pad_value if isinstance(op, Conv2d) else -128
-        image = _with_borders(x, op.pads, down, across, value)
+        image = _with_borders(x, op.pads, down, across, border)
         scratch = [image]
 
     def tap(i: Tensor, j: Tensor, ky: int, kx: int, c: Tensor) -> Tensor:
@@ -55,9 +63,10 @@ def _windows(step: Step) -> tuple[Tensor, Callable[[Tensor, Tensor, int, int, Te
 
 def dilated_depthwise(step: Step, call: Call, isa: Isa) -> Template:
     """A filter for each channel: products in 16 bits, which hold them exactly, sums in 32; vectors of channels."""
-    constants = placeholders(call)
+    op, constants = step.root.op, placeholders(call)
+    assert isinstance(op, Conv2d)
     weights = constants["weights"]
-    x, tap, scratch = _windows(step)
+    x, tap, scratch = _windows(step, op.pad_value)
     shape = step.output.type.shape[1:]
     taps = [(ky, kx) for ky in range(int(weights.shape[0])) for kx in range(int(weights.shape[1]))]
     skips = skip_placeholder(shape, constants)
@@ -75,7 +84,7 @@ def max_pool(step: Step, call: Call, isa: Isa) -> Template:
     """The largest of each window: vectors of channels."""
     op = step.root.op
     assert isinstance(op, MaxPool2d)
-    x, tap, scratch = _windows(step)
+    x, tap, scratch = _windows(step, -128)
 
     def result(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
         taps = [tap(i, j, ky, kx, c) for ky in range(op.kernel[0]) for kx in range(op.kernel[1])]
@@ -83,6 +92,28 @@ def max_pool(step: Step, call: Call, isa: Isa) -> Template:
 
     y = te.compute(step.output.type.shape[1:], result, name="output")
     return _over_channels([x, y, *scratch], 4 * isa.lanes)
+
+
+def average_pool(step: Step, call: Call, isa: Isa) -> Template:
+    """Sums of windows, times their factors; borders hold the zero_point, which adds nothing."""
+    op, constants = step.root.op, placeholders(call)
+    assert isinstance(op, AvgPool2d)
+    offset = zero_point(step.inputs[0])
+    x, tap, scratch = _windows(step, offset)
+    ky, kx = (te.reduce_axis((0, k), name) for k, name in zip(op.kernel, ("ky", "kx"), strict=True))
+    shape = step.output.type.shape[1:]
+    sums = te.compute(
+        shape, lambda i, j, c: te.sum(tap(i, j, ky, kx, c).astype("int32"), [ky, kx]), name="sums"
+    )
+
+    def result(i: Tensor, j: Tensor, c: Tensor) -> Tensor:
+        total = sums[i, j, c] - math.prod(op.kernel) * offset
+        total = total * constants["factors"][i, j] if "factors" in constants else total
+        return requantized(total, c, constants, step)
+
+    y = te.compute(shape, result, name="output")
+    function = te.create_prim_func([x, *constants.values(), y, *scratch])
+    return function, lambda schedule: in_rows(schedule, ["sums"])
 
 
 def _over_channels(arguments: list[Tensor], lanes: int) -> Template:

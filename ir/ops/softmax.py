@@ -176,7 +176,7 @@ class WideSoftmax(Op):
 
     def int_ref(self, sig: Signature, *operands: Array | None) -> Array:
         """The class docstring in numpy."""
-        x, multiplier, shift, table = (np.asarray(o, np.int64) for o in operands if o is not None)
+        x, multiplier, shift, table = (o.astype(np.int64) for o in operands if o is not None)
         u = (x * multiplier + (np.int64(1) << (shift - 1))) >> shift
         d = u.max(axis=-1, keepdims=True) - u
         f = d & (2**LOG_BITS - 1)

@@ -16,6 +16,7 @@ from qcc.backends.arm.cortex_m import SHORT
 from qcc.backends.c.emit import emit
 from qcc.backends.c.run import load
 from qcc.backends.program import Program, build_program
+from qcc.backends.scalar.lowering import requantize_constants
 from qcc.backends.target import Target, find_target
 from qcc.backends.targets import availability
 from qcc.driver import compile_graph
@@ -24,6 +25,7 @@ from qcc.ir.builder import Builder
 from qcc.ir.fixedpoint import quantize
 from qcc.ir.graph import Graph
 from qcc.ir.ops.conv import Conv2d
+from qcc.ir.ops.pool import AvgPool2d
 from qcc.ir.ops.quant import Requantize
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
@@ -113,8 +115,60 @@ def test_random_layers(name: str, seed: int, tmp_path: Path) -> None:
     symbols = [o.kernel.symbol for o in program.operations]
     suffix = "_mve" if name == "cortex-m55" else "_dsp"
     assert np.mean([s.endswith(suffix) for s in symbols]) > 0.9
-    ours = {k.symbol for k in target.kernels if k.symbol.endswith(suffix) and not k.wide}
+    ours = {
+        k.symbol
+        for k in target.kernels
+        if k.symbol.endswith(suffix) and not k.wide and "_up_" not in k.symbol
+    }
     assert ours - {"qcc_s8_avg_pool2d_mve"} <= set(symbols)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("cortex-m4", 21), ("cortex-m55", 22), pytest.param("cortex-m4", 23, marks=pytest.mark.slow)],
+)
+def test_shifts_below_33(name: str, seed: int, tmp_path: Path) -> None:
+    """Channels whose accumulators are moved up beside others, with every form of every kernel."""
+    target = usable(name)
+    rng = np.random.default_rng(seed)
+    layers = [replace(random_layer(Layer, rng), steep=True, clamp=(-128, 127)) for _ in range(48)]
+    net = Net(layers, seed)
+    program = build_program(net.graph, target, "layers")
+    expected = check(program, net.samples(4), tmp_path, layers)
+    assert np.unique(np.concatenate([y.reshape(-1) for y in expected.values()])).size > 200, "saturated"
+    shifts = [requantize_constants(o.step)["shift"] for o in program.operations]
+    assert set(range(25, 34)) <= {int(s) for s in np.concatenate(shifts)}
+    suffix = "_mve" if name == "cortex-m55" else "_dsp"
+    symbols = {o.kernel.symbol for o in program.operations}
+    assert {k.symbol for k in target.kernels if k.symbol.endswith(f"_up{suffix}")} <= symbols
+    refused = [s for s in symbols if s.endswith("_scalar") and "depthwise" not in s]
+    assert refused == []
+
+
+def test_small_windows(tmp_path: Path) -> None:
+    """Means over 1 to 4 elements, times up to 2: shifts down to 30."""
+    target = usable("cortex-m55")
+    graph = Graph("means", "integer")
+    builder, names = Builder(graph), []
+    for side in (1, 2):
+        for ratio in (0.3, 1.0, 1.9):
+            name = f"y{side}_{len(names)}"
+            x = graph.add_input(f"{name}_x", TensorType(DType.S8, (1, 5, 6, 7), QParams.per_tensor(0.05, -3)))
+            acc = builder.emit(AvgPool2d(kernel=(side, side), strides=(1, 1)), x, name=f"{name}_acc")
+            graph.add_output(
+                builder.emit(Requantize(), acc, name=name, qparams=QParams.per_tensor(0.05 / ratio, 9)), name
+            )
+            names.append(name)
+    PlanAccumulators().run(graph, PassContext())
+    program = build_program(graph, target, "means")
+    assert {o.kernel.symbol for o in program.operations} == {"qcc_s8_avg_pool2d_mve"}
+    rng = np.random.default_rng(7)
+    check(
+        program,
+        {v.name: rng.integers(-128, 128, (3, 5, 6, 7)).astype(np.int8) for v in graph.inputs},
+        tmp_path,
+        names,
+    )
 
 
 @pytest.mark.slow

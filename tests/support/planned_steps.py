@@ -24,6 +24,7 @@ from qcc.passes.base import PassContext
 from qcc.passes.plan_accumulators import PlanAccumulators
 
 Array = np.ndarray[Any, Any]
+X_SCALE = 0.05
 CHANNELS = (*range(1, 11), 15, 16, 17, 63, 64, 65, 100, 130)
 
 
@@ -31,7 +32,8 @@ CHANNELS = (*range(1, 11), 15, 16, 17, 63, 64, 65, 100, 130)
 class Layer:
     """A convolution (``size``: its image), or with ``size`` None a dense layer of ``rows`` rows.
 
-    ``residual``: "", "add" or "sub"; ``clamp``: low and high of the requantize; ``least``: weight.
+    ``residual``: "", "add" or "sub"; ``clamp``: low and high of the requantize; ``least``: weight;
+    ``steep``: some channels have few, small weights, and multipliers of the requantize from 1/8 to 64.
     """
 
     channels: int
@@ -46,6 +48,7 @@ class Layer:
     rows: int = 1
     groups: int = 1
     least: int = -127
+    steep: bool = False
 
 
 class Net:
@@ -67,16 +70,20 @@ class Net:
         data = self.rng.integers(layer.least, 128, (layer.outputs, *taps, inputs)).astype(np.int8)
         data[0] = layer.least
         spread = float(self.rng.uniform(0.5, 2)) * 127 * 74 * np.sqrt(data[0].size)
-        weights = self.builder.constant(
-            data, f"{name}_w", QParams.per_channel(self.rng.uniform(1e-3, 4e-3, layer.outputs), 0)
-        )
+        scales = self.rng.uniform(1e-3, 4e-3, layer.outputs)
         bias = self.rng.integers(-5000, 5000, layer.outputs).astype(np.int32)
+        scale = X_SCALE * float(np.mean(scales)) * spread / 100
+        if layer.steep:
+            steep = np.unique(self.rng.integers(0, layer.outputs, 1 + layer.outputs // 2))
+            few = self.rng.random(data[steep].shape) < 3 / data[0].size
+            data[steep] = np.where(few, self.rng.integers(-2, 3, few.shape), 0)
+            scales[steep] = scale / X_SCALE * 2.0 ** self.rng.uniform(-3, 6, steep.size)
+            bias[steep] //= 64
+        weights = self.builder.constant(data, f"{name}_w", QParams.per_channel(scales, 0))
         op = self._op(layer, zero_point(x))
         acc = self.builder.emit(op, x, weights, self.builder.constant(bias, f"{name}_b"), name=f"{name}_acc")
         if layer.residual:
             acc = self._residual(acc, layer.residual, spread, name)
-        assert acc.type.qparams is not None
-        scale = float(np.mean(acc.type.qparams.scale)) * spread / 100
         low, high = layer.clamp
         y = self.builder.emit(
             Requantize(low=low, high=high),
@@ -114,7 +121,7 @@ class Net:
 
     def _input(self, name: str, shape: tuple[int, ...]) -> Value:
         return self.graph.add_input(
-            name, TensorType(DType.S8, shape, QParams.per_tensor(0.05, self._zero_point()))
+            name, TensorType(DType.S8, shape, QParams.per_tensor(X_SCALE, self._zero_point()))
         )
 
     def samples(self, count: int) -> dict[str, Array]:

@@ -1,24 +1,21 @@
 """Steps compiled by TVM: the bytes of the interpreter for any shape, on this machine and under QEMU."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from compiled import Emitted, check, generated
 from float_layers import Net as FloatNet
 from float_layers import depthwise_layers
 from planned_steps import Layer, Net, every_count, random_layers
 
 from qcc.backends.c.build import build_program, find_compiler, find_runner, run_program
 from qcc.backends.c.run import load
-from qcc.backends.program import Program
 from qcc.backends.target import Target, find_target
 from qcc.ir import interpreter
 from qcc.ir.ops.quant import Requantize
 
 pytestmark = pytest.mark.compiler
-Emitted = Callable[..., Any]
 
 
 def without_certificates(net: Net) -> Net:
@@ -27,21 +24,6 @@ def without_certificates(net: Net) -> Net:
         if isinstance(node.op, Requantize):
             node.op = replace(node.op, certified=())
     return net
-
-
-def check(net: Any, target: Target, emitted: Emitted, samples: Any) -> Program:
-    """All outputs equal those of the interpreter."""
-    folder, program = emitted(net, target)
-    expected, got = interpreter.run(program.graph, samples), load(folder, target).run(samples)
-    wrong = [name for name, y in expected.items() if not np.array_equal(got[name], y)]
-    assert wrong == []
-    spread = np.concatenate([y.reshape(-1) for y in expected.values()])
-    assert np.unique(spread).size > 200, "the test data must not saturate"
-    return program
-
-
-def generated(program: Program) -> list[str]:
-    return [op.kernel.symbol for op in program.operations if op.kernel.is_generated]
 
 
 @pytest.mark.parametrize("certified", [True, False])
@@ -108,8 +90,9 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.qemu
-def test_aarch64_equals_the_interpreter(emitted: Emitted) -> None:
-    target = find_target("tvm:arm-neon-dotprod")
+@pytest.mark.parametrize("name", ["tvm:arm-neon-dotprod", "tvm:arm-neon-i8mm"])
+def test_aarch64_equals_the_interpreter(name: str, emitted: Emitted) -> None:
+    target = find_target(name)
     if find_compiler(target) is None:
         pytest.skip(f"no compiler for {target.name} is installed")
     if find_runner(target) is None:

@@ -4,11 +4,13 @@
  * k0 k1 k2 k3, become the pairs (k0, k2) and (k1, k3) with one instruction each (sxtb16); weights and activations are
  * widened the same way, so that nothing has to be put in order.
  *
- * Requantization: multiplier in [2^30, 2^31), shift in [33, 54], which the compiler checks. The rounding constant then lies
+ * Requantization: multiplier in [2^30, 2^31), shift in [33, 55], which the compiler checks. The rounding constant then lies
  * in the upper half of the product, and the zero_point can be added to it:
  *   ((acc * multiplier + 2^(shift - 1)) >> shift) + zero_point
  *     = (high32(acc * multiplier) + (2 * zero_point + 1) * 2^(s - 1)) >> s, s = shift - 32
- * |high32| <= 2^30 and the other term is less than 2^30 in magnitude: no overflow.
+ * |high32| <= 2^30 and the other term is less than 2^30 in magnitude: no overflow. Where a shift is below 33, the kernel with
+ * `up` in its name first moves the accumulator up, which the compiler proves to stay within 32 bits:
+ *   (acc * multiplier + 2^(shift - 1)) >> shift = ((acc << up) * multiplier + 2^(shift + up - 1)) >> (shift + up)
  */
 #ifndef QCC_ARM_DSP_H
 #define QCC_ARM_DSP_H
@@ -24,11 +26,19 @@
 #pragma GCC optimize("O1")
 #endif
 
+/* 1 in the kernels that move accumulators up. */
+#ifndef QCC_UP
+#define QCC_UP 0
+#endif
+
+/* Of each channel, the kernels read bias, multiplier, shift + up - 32 and, where QCC_UP is 1, up. */
+enum { QCC_DSP_CHANNEL = 3 + QCC_UP };
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* As qcc_conv2d_params; channels: int32[output_channels][3] of bias, multiplier and s, see above. */
+/* As qcc_conv2d_params. */
 typedef struct {
   int32_t batch;
   int32_t input_height, input_width, input_channels;
@@ -47,13 +57,25 @@ void qcc_s8_conv2d_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input,
                        const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                        const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
 
+void qcc_s8_conv2d_up_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                          const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                          const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
+
 void qcc_s8_conv2d_short_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
                              const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                              const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
 
+void qcc_s8_conv2d_short_up_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                                const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                                const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
+
 void qcc_s8_depthwise_conv2d_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input,
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace);
+
+void qcc_s8_depthwise_conv2d_up_dsp(const qcc_dsp_conv2d_params *params, const int8_t *input,
+                                    const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                                    int8_t *output, void *workspace);
 
 typedef struct {
   int32_t input_channels, output_channels;
@@ -64,6 +86,10 @@ typedef struct {
 void qcc_s8_dense_dsp(const qcc_dsp_dense_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
                       const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                       const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
+
+void qcc_s8_dense_up_dsp(const qcc_dsp_dense_params *params, const int8_t *QCC_RESTRICT input, const int8_t *skip,
+                         const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                         const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
 
 /* Four bytes at any address. */
 static inline uint32_t qcc_load4(const int8_t *from) {
@@ -145,7 +171,7 @@ static inline __attribute__((always_inline)) const int8_t *qcc_dsp_products(cons
 
 /* What is the same for all outputs of a channel. */
 typedef struct {
-  int32_t bias, multiplier, shift, rounding;
+  int32_t bias, multiplier, shift, up, rounding;
 } qcc_dsp_channel;
 
 static inline qcc_dsp_channel qcc_dsp_channel_at(const int32_t *channel, int32_t zero_point) {
@@ -153,12 +179,16 @@ static inline qcc_dsp_channel qcc_dsp_channel_at(const int32_t *channel, int32_t
   c.bias = channel[0];
   c.multiplier = channel[1];
   c.shift = channel[2];
+  c.up = QCC_UP ? channel[3] : 0;
   c.rounding = (int32_t)((uint32_t)(2 * zero_point + 1) << (c.shift - 1));
   return c;
 }
 
 static inline int32_t qcc_dsp_requantize(int32_t acc, qcc_dsp_channel c) {
   int32_t value;
+  if (QCC_UP) {
+    acc = (int32_t)((uint32_t)acc << c.up);
+  }
   __asm__("smmla %0, %1, %2, %3" : "=r"(value) : "r"(acc), "r"(c.multiplier), "r"(c.rounding));
   value >>= c.shift;
   __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value));

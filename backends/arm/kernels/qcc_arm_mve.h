@@ -1,7 +1,8 @@
 /* What the kernels for the vectors of Armv8.1-M (MVE, Cortex-M55 and M85) share.
  *
  * Requantization of four channels, as in qcc_arm_dsp.h: rounding and zero_point are one term added to the upper half of
- * the product. The constants of 4 channels are int32[4][4]: bias, multiplier, that term, and 32 - shift.
+ * the product. The constants of 4 channels are int32[4 + QCC_UP][4]: bias, up where QCC_UP is 1, multiplier, that term, and
+ * 32 - up - shift.
  */
 #ifndef QCC_ARM_MVE_H
 #define QCC_ARM_MVE_H
@@ -14,6 +15,8 @@
 #endif
 
 #include <arm_mve.h>
+
+enum { QCC_MVE_CHANNEL = 4 + QCC_UP };
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,13 +42,25 @@ void qcc_s8_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
                        const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                        const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
 
+void qcc_s8_conv2d_up_mve(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                          const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                          const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output, void *workspace);
+
 void qcc_s8_conv2d_short_mve(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
                              const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                              const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
 
+void qcc_s8_conv2d_short_up_mve(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *skip,
+                                const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                                const int32_t *QCC_RESTRICT skip_multiplier, int8_t *output);
+
 void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
                                  const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
                                  int8_t *output, void *workspace);
+
+void qcc_s8_depthwise_conv2d_up_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
+                                    const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
+                                    int8_t *output, void *workspace);
 
 void qcc_s8_avg_pool2d_mve(const qcc_avg_pool2d_params *params, const int8_t *QCC_RESTRICT input,
                            const int32_t *QCC_RESTRICT factors, const int32_t *QCC_RESTRICT constants,

@@ -5,8 +5,8 @@
  *
  * input    int8[batch][input_height][input_width][channels]
  * factors  int32[output_height][output_width] (divisor / count of each window), or NULL for 1
- * constants  int32[channels / 4][3][4]: multiplier, rounding with zero_point, 32 - shift, as in qcc_arm_mve.h, zero-padded;
- *          requantize_channels is not used
+ * constants  int32[channels / 4][4][4]: up, multiplier, rounding with zero_point, 32 - up - shift, as in qcc_arm_mve.h,
+ *          zero-padded; requantize_channels is not used
  * output   int8[batch][output_height][output_width][channels]; does not overlap input
  *
  * A mean over all pixels is a window of one row. Accumulator: int32, bounded by the compiler.
@@ -44,7 +44,7 @@ void qcc_s8_avg_pool2d_mve(const qcc_avg_pool2d_params *params, const int8_t *QC
         const int8_t *x = input + (left + columns.first * p->dilation_width) * p->channels;
         for (int32_t c = 0; c < p->channels; c += FOUR, x += FOUR) {
           const mve_pred16_t some = vctp32q((uint32_t)(p->channels - c));
-          const int32_t *k = constants + 3 * c;
+          const int32_t *k = constants + FOUR * c;
           int32x4_t acc = vdupq_n_s32(-taps * p->input_zero_point);
           if (whole) {
             acc = add_pixels(acc, x + (top + rows.first) * line, step, taps, some);
@@ -53,8 +53,8 @@ void qcc_s8_avg_pool2d_mve(const qcc_avg_pool2d_params *params, const int8_t *QC
               acc = add_pixels(acc, x + (top + a * p->dilation_height) * line, step, width, some);
             }
           }
-          acc = vmulhq_s32(vmulq_n_s32(acc, factor), vldrwq_s32(k));
-          acc = vshlq_s32(vaddq_s32(acc, vldrwq_s32(k + FOUR)), vldrwq_s32(k + 2 * FOUR));
+          acc = vmulhq_s32(vshlq_s32(vmulq_n_s32(acc, factor), vldrwq_s32(k)), vldrwq_s32(k + FOUR));
+          acc = vshlq_s32(vaddq_s32(acc, vldrwq_s32(k + 2 * FOUR)), vldrwq_s32(k + 3 * FOUR));
           vstrbq_p_s32(output + c, vmaxq_s32(vminq_s32(acc, high), low), some);
         }
       }
