@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qcc.ir.graph import Graph, Value
 from qcc.ir.qparams import QParams
-from qcc.ir.qspec import QSpec
+from qcc.ir.qspec import SMALLEST_SCALE, QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.choose_qparams import wide_values
 
@@ -66,10 +66,12 @@ def grid_qparams(samples: NDArray[np.floating], seen: tuple[float, float]) -> QP
     if step is None:
         return None
     lowest, highest = (round(end / step) for end in (min(*seen, 0.0), max(*seen, 0.0)))
-    if highest - lowest >= _CODES:
+    if not 0 < highest - lowest < _CODES:
         return None
     finer = (_CODES - 1) // (highest - lowest)  # what lies between points of a coarse grid needs codes too
     step, lowest, highest = step / finer, lowest * finer, highest * finer
+    if step < SMALLEST_SCALE:
+        return None
     spare = _CODES - 1 - (highest - lowest)
     rows = samples.reshape(len(samples), -1)
     reach = 0.5 * step

@@ -42,7 +42,7 @@ class Widen(Pass):
         candidates = self._candidates(base, graph)
         if not candidates:
             return PassResult(False, (Note(graph.outputs[0].name, self.name, False, "none is nearly free"),))
-        before = error.noise(base)
+        before = max(error.noise(base), 1e-300)
         alone = {r: error.noise(quantize_alone(graph, base, r)) for r in candidates}
         chosen = [r for r in candidates if alone[r] >= self.gain * before]
         notes = [
