@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt
+from official import Interpreted, Skipping, run, runner
 from onnx_tests import SuiteTest, node_tests
 from operator_table import OPERATORS, outcomes, table
 from test_c_suite import LIBRARY_TESTS, programs, wrong_results
@@ -92,6 +93,31 @@ def test_backend_runs_official_tests(name: str) -> None:
             assert got.dtype == expected.dtype
             np.testing.assert_allclose(got, expected, 1e-3, 1e-7)
     assert len(prepared.libraries) == 1
+
+
+# onnx's runner makes the inputs of these, and they take longer
+LIGHT = "alexnet|densenet|inception|resnet|shufflenet|squeezenet|vgg|zfnet"
+RUNNER_PASSED = 979  # with the interpreter, the stored layers included
+
+
+@pytest.mark.filterwarnings("ignore")  # some tests overflow on purpose
+def test_official_runner_with_the_interpreter() -> None:
+    result = run(runner(Interpreted, f"^(?!.*({LIGHT})).*_cpu$"))
+    assert (result.failures, result.errors) == ([], [])
+    reasons = [reason for _, reason in result.skipped]
+    assert all(reasons)
+    if onnx.__version__ == COUNTED_VERSION:
+        assert result.testsRun - len(reasons) >= RUNNER_PASSED
+
+
+@pytest.mark.slow
+@pytest.mark.compiler
+@pytest.mark.filterwarnings("ignore")
+def test_official_runner_in_c() -> None:
+    """A part: what official.py runs in full."""
+    result = run(runner(Skipping, "^test_(conv|gemm|where|resize_up|unique).*_cpu$"))
+    assert (result.failures, result.errors) == ([], [])
+    assert result.testsRun - len(result.skipped) >= 30
 
 
 @pytest.mark.compiler
