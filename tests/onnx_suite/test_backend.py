@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from official import Interpreted, Skipping, run, runner
 from onnx import TensorProto, helper
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt
-from official import Interpreted, Skipping, run, runner
 from onnx_tests import SuiteTest, node_tests
 from operator_table import OPERATORS, outcomes, table
 from test_c_suite import LIBRARY_TESTS, programs, wrong_results
