@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test import BackendTest
 
 import qcc
-from qcc import onnx_backend
+from qcc import driver, onnx_backend
 from qcc.ir import interpreter
 from qcc.ir.graph import Graph
 from qcc.onnx_importer import import_model
@@ -112,3 +112,13 @@ def test_light_model_as_it_comes(name: str, monkeypatch: pytest.MonkeyPatch, tmp
     runner.test_suite.run(result)
     assert result.testsRun - len(result.skipped) == 1
     assert result.wasSuccessful(), result.failures + result.errors
+
+
+def test_large_float_program_is_compared_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = light_model("shufflenet")
+    kept = []
+    for macs in (2**36, 2**29, 1):
+        monkeypatch.setattr(driver, "FLOAT_MACS", macs)
+        compilation = qcc.compile(model, precision="float32").compilation
+        kept += [len(a) for a in compilation.samples.values()]
+    assert kept == [16, 2**29 // sum(n.op.macs(n.signature) for n in compilation.graph.nodes), 1]
