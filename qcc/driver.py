@@ -36,6 +36,9 @@ Progress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
 
 KEPT_SAMPLES = 16
+FLOAT_MACS = (
+    2**36
+)  # of the samples a float program is compared on: it has no accuracy to measure, and its kernels are plain
 CORRECTION_SAMPLES, CORRECTION_BYTES = 100, 2**27  # kept in memory for the passes that correct
 SYNTHETIC_ELEMENTS = 2**26  # of all samples: large images get fewer
 # also the folders of dumps
@@ -344,6 +347,15 @@ def _calibration(made: Compilation, source: object, warn: Warn) -> CalibrationDa
     return calibration_data.load_calibration(synthetic_samples(made.float_graph, made.options), inputs)
 
 
+def _kept_samples(made: Compilation) -> int:
+    """How many samples test vectors, the report and verification have: fewer of a large model in plain float32."""
+    options = made.options
+    if options.precision != "float32" or options.weights_only:
+        return KEPT_SAMPLES
+    macs = sum(node.op.macs(node.signature) for node in made.float_graph.nodes)
+    return int(np.clip(FLOAT_MACS // max(macs, 1), 1, KEPT_SAMPLES))
+
+
 def _fully_quantized(graph: Graph) -> bool:
     """Whether the model brings the qparams of every value that needs some, so that there is nothing to calibrate."""
     adopted = graph.clone()
@@ -393,7 +405,8 @@ def _remembering(made: Compilation, data: CalibrationData) -> Iterator[Mapping[s
     """The batches of ``data``; the first samples are kept for test vectors and for the report's accuracy."""
     for batch in data:
         if not made.samples:
-            made.samples = {name: array[:KEPT_SAMPLES].copy() for name, array in batch.items()}
+            kept = _kept_samples(made)
+            made.samples = {name: array[:kept].copy() for name, array in batch.items()}
         made.calibration_samples += len(next(iter(batch.values())))
         yield batch
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -53,11 +53,17 @@ class Specialized:
 
 
 def specialize(model: ModelProto, inputs: dict[str, Array]) -> Specialized:
-    """``model`` with as few of ``inputs`` constant as qcc can compile: integers; or all but the first of the others.
+    """``model`` with as few of ``inputs`` constant as qcc can import: integers; or all but the first of the others.
 
-    Raises ImportModelError with the reason where neither can be compiled.
+    Raises ImportModelError with the reason where neither can be.
     """
-    error: ImportModelError | None = None
+    return next(specializations(model, inputs))
+
+
+def specializations(model: ModelProto, inputs: dict[str, Array]) -> Iterator[Specialized]:
+    """All forms of ``model`` that can be imported, those with the fewest constants first; raises where there is none."""
+    error = ImportModelError("no input is float32 or bool: nothing would be computed at run time")
+    found = False
     for kept in _run_time_inputs(model, inputs):
         constant = {n: a for n, a in inputs.items() if n not in kept}
         candidate = with_constants(model, constant)
@@ -68,8 +74,10 @@ def specialize(model: ModelProto, inputs: dict[str, Array]) -> Specialized:
         except ImportModelError as refusal:
             error = refusal
         else:
-            return Specialized(candidate, {n: inputs[n] for n in kept}, graph)
-    raise error or ImportModelError("no input is float32 or bool: nothing would be computed at run time")
+            found = True
+            yield Specialized(candidate, {n: inputs[n] for n in kept}, graph)
+    if not found:
+        raise error
 
 
 def _run_time_inputs(model: ModelProto, inputs: dict[str, Array]) -> Iterator[list[str]]:
@@ -128,23 +136,29 @@ class QccBackendRep(BackendRep):
         for name, value in given.items():
             if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fiub":
                 raise BackendIsNotSupposedToImplementIt(f"input {name} is no dense tensor of numbers")
+        refusal: QccError | None = None
         try:
-            special = specialize(self.model, {n: np.asarray(a) for n, a in given.items()})
-            key = special.model.SerializeToString(deterministic=True)
-            compiled = None if key in self.libraries else qcc.compile(special.model, precision="float32")
-        except (ImportModelError, TargetError) as error:
-            raise BackendIsNotSupposedToImplementIt(str(error)) from error
-        if compiled is not None:
-            self.libraries[key] = compiled.build()
-        samples = special.samples()
-        results = self.libraries[key].run(samples if len(samples) > 1 else next(iter(samples.values())))
-        return special.results(
-            results if isinstance(results, dict) else {special.graph.output_names[0]: results}
-        )
+            for special in specializations(self.model, {n: np.asarray(a) for n, a in given.items()}):
+                try:
+                    return special.results(self.outputs(special))
+                except TargetError as error:  # no kernel where parameters are computed at run time
+                    refusal = error
+        except ImportModelError as error:
+            refusal = refusal or error
+        raise BackendIsNotSupposedToImplementIt(str(refusal)) from refusal
+
+    def outputs(self, special: Specialized) -> dict[str, Array]:
+        """What the library of ``special`` computes, by name. Raises QccError where there is none."""
+        key = special.model.SerializeToString(deterministic=True)
+        if key not in self.libraries:
+            self.libraries[key] = qcc.compile(special.model, precision="float32").build()
+        return dict(self.libraries[key].run(special.samples()))
 
 
 class QccBackend(Backend):
-    """onnx's Backend interface on the portable C target."""
+    """onnx's Backend interface on the portable C target. ``representation``: of prepared models."""
+
+    representation: ClassVar[type[QccBackendRep]] = QccBackendRep
 
     @classmethod
     def is_compatible(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
@@ -156,7 +170,7 @@ class QccBackend(Backend):
         """``model``, ready to be run."""
         if not cls.supports_device(device):
             raise BackendIsNotSupposedToImplementIt(f"device {device} is not supported: expected CPU")
-        return QccBackendRep(model)
+        return cls.representation(model)
 
     @classmethod
     def run_node(

@@ -18,7 +18,6 @@ INLINED = (
     "CenterCropPad",
     "NegativeLogLikelihoodLoss",
     "RotaryEmbedding",
-    "Shrink",
     "SoftmaxCrossEntropyLoss",
     "SwiGLU",
 )

@@ -61,6 +61,12 @@ _SAME = {
     "round": "Round",
     "sin": "Sin",
     "cos": "Cos",
+    "asin": "Asin",
+    "acos": "Acos",
+    "atan": "Atan",
+    "asinh": "Asinh",
+    "atanh": "Atanh",
+    "shrink": "Shrink",
 }
 # reductions keep their axes as dimensions of 1
 _REDUCTIONS = {
@@ -68,6 +74,7 @@ _REDUCTIONS = {
     "reduce_sum": "ReduceSum",
     "reduce_max": "ReduceMax",
     "reduce_min": "ReduceMin",
+    "reduce_prod": "ReduceProd",
 }
 # op name -> ONNX operator between Transposes; attributes agree one to one, other operands are per channel
 _SAME_ON_IMAGES = {

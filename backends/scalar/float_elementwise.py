@@ -19,6 +19,7 @@ from qcc.ir.ops.activation import (
     HardSigmoid,
     LeakyRelu,
     Selu,
+    Shrink,
     Swish,
     ThresholdedRelu,
 )
@@ -58,6 +59,12 @@ FUNCTIONS = (
     "round",
     "sin",
     "cos",
+    "asin",
+    "acos",
+    "atan",
+    "asinh",
+    "atanh",
+    "shrink",
 )
 # Values of qcc_f32_operation in qcc_float.h, in its order.
 OPERATIONS = (
@@ -84,6 +91,7 @@ _PARAMETERS: dict[type[Op], Callable[..., tuple[float, float]]] = {
     Elu: lambda op: (op.alpha, 0.0),
     Selu: lambda op: (op.alpha, op.gamma),
     Celu: lambda op: (op.alpha, 0.0),
+    Shrink: lambda op: (op.lambd, op.bias),
 }
 
 

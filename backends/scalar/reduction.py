@@ -20,15 +20,15 @@ from qcc.backends.scalar.lowering import (
 )
 from qcc.ir.ops.indexing import ArgMax
 from qcc.ir.ops.norm import InstanceNorm, LayerNorm, Lrn
-from qcc.ir.ops.reduce import ReduceMax, ReduceMean, ReduceMin, ReduceSum
+from qcc.ir.ops.reduce import ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum
 from qcc.ir.ops.softmax import LogSoftmax, Softmax
 
 # Values of qcc_f32_reduction in qcc_float.h, in its order.
-REDUCTIONS = ("sum", "max", "min")
+REDUCTIONS = ("sum", "max", "min", "prod")
 _AXES = 3
 _COUNT_MAX = 2**23  # as many 8-bit values add up within 32 bits, whatever they are
 
-_Reduce = ReduceMax | ReduceMean | ReduceMin | ReduceSum
+_Reduce = ReduceMax | ReduceMean | ReduceMin | ReduceProd | ReduceSum
 
 
 def _split(step: Step) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -78,7 +78,7 @@ def reduced_axes(step: Step) -> dict[str, Sequence[int]]:
 def lower_reduce(step: Step) -> Call:
     """f32_reduce_scalar."""
     op = step.root.op
-    kind = "max" if isinstance(op, ReduceMax) else "min" if isinstance(op, ReduceMin) else "sum"
+    kind = "sum" if isinstance(op, ReduceMean) else step.root.op.name.removeprefix("reduce_")
     factor = float(np.float32(1 / reduced_count(step))) if isinstance(op, ReduceMean) else 1.0
     return Call({"reduction": REDUCTIONS.index(kind), **reduced_axes(step), "factor": factor})
 
@@ -225,7 +225,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     *(
         row(op, "f32", "reduce", "qcc_f32_reduce_params", lower=lower_reduce, accepts=accepts_reduce)
-        for op in ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min")
+        for op in ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
     ),
     row("arg_max", "f32", "arg_max", "qcc_f32_arg_max_params", lower=lower_arg_max),
     row("softmax", "s8", "softmax", "qcc_softmax_params", lower=lower_s8_softmax, in_place=True),

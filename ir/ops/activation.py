@@ -192,6 +192,20 @@ class ThresholdedRelu(Function):
 
 
 @register_op
+class Shrink(Function):
+    """x + bias below -lambd, x - bias above lambd, 0 between."""
+
+    name = "shrink"
+    bias: float = 0.0
+    lambd: float = 0.5
+
+    def _value(self, x: Array) -> Array:
+        return np.where(
+            x < -self.lambd, x + self.bias, np.where(x > self.lambd, x - self.bias, np.zeros_like(x))
+        )
+
+
+@register_op
 class Elu(Function):
     """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
 
@@ -276,7 +290,8 @@ def import_functions(*classes: type[Function]) -> None:
 
 
 import_functions(Celu, Elu, Gelu, HardSigmoid, HardSwish, LeakyRelu, Mish, Selu)
-import_functions(Sigmoid, Softplus, Softsign, Swish, Tanh, ThresholdedRelu)
+import_functions(Sigmoid, Shrink, Softplus, Softsign, Swish, Tanh)
+import_functions(ThresholdedRelu)
 
 
 @onnx_importer("Relu")

@@ -14,7 +14,7 @@ from qcc.ir.interval import Interval
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
 from qcc.ir.ops.conv import accumulator_type
 from qcc.ir.ops.elementwise import Add, Mul, broadcasts_over_samples
-from qcc.ir.ops.shape import Reshape, Transpose
+from qcc.ir.ops.shape import Reshape, Transpose, axis_index
 from qcc.ir.qparams import QParams
 from qcc.ir.types import TensorType
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from qcc.ir.graph import Node, Value
     from qcc.ir.importing import OnnxNode
     from qcc.ir.lowering import Lowering
+
+MAX_CUMULATED = 1024  # of a CumSum, whose work grows with the square
 
 
 @register_op
@@ -284,3 +286,20 @@ def import_gemm(node: OnnxNode) -> Value:
 
 def _weights(matrix: Array) -> Array:
     return np.ascontiguousarray(matrix, np.float32)
+
+
+@onnx_importer("CumSum")
+def import_cum_sum(node: OnnxNode) -> Value:
+    """Sums up to each element of one axis: a product with a triangle of ones."""
+    x, given = node.input(0), node.ints(1)
+    if given is None or len(given) != 1:
+        raise node.unsupported(f"it needs one axis, got {given}")
+    axis, rank = axis_index(node, given[0], x.type.rank), x.type.rank
+    count = x.type.shape[axis]
+    if count > MAX_CUMULATED:
+        raise node.unsupported(f"it adds {count} elements: at most {MAX_CUMULATED} are supported")
+    counted = np.tril(np.ones((count, count), np.float32), -int(node.attrs.get("exclusive", 0)))
+    w = counted.T.copy() if node.attrs.get("reverse", 0) else counted
+    perm = (*(i for i in range(rank) if i != axis), axis)
+    y = node.emit(Dense(), node.emit(Transpose(perm), x), node.constant(w, "ones"))
+    return node.emit(Transpose(tuple(int(i) for i in np.argsort(perm))), y)

@@ -149,10 +149,64 @@ class Cos(Function):
         return np.cos(x)
 
 
+@register_op
+class Asin(Function):
+    """Inverse sine."""
+
+    name = "asin"
+    domain = (-1.0, 1.0)
+
+    def _value(self, x: Array) -> Array:
+        return np.arcsin(x)
+
+
+@register_op
+class Acos(Function):
+    """Inverse cosine."""
+
+    name = "acos"
+    domain = (-1.0, 1.0)
+
+    def _value(self, x: Array) -> Array:
+        return np.arccos(x)
+
+
+@register_op
+class Atan(Function):
+    """Inverse tangent."""
+
+    name = "atan"
+
+    def _value(self, x: Array) -> Array:
+        return np.arctan(x)
+
+
+@register_op
+class Asinh(Function):
+    """Inverse hyperbolic sine."""
+
+    name = "asinh"
+
+    def _value(self, x: Array) -> Array:
+        return np.arcsinh(x)
+
+
+@register_op
+class Atanh(Function):
+    """Inverse hyperbolic tangent."""
+
+    name = "atanh"
+    domain = (-0.9, 0.9)
+
+    def _value(self, x: Array) -> Array:
+        return np.arctanh(x)
+
+
 def _erf(x: Array) -> Array:
     return np.asarray(np.frompyfunc(math.erf, 1, 1)(x)).astype(x.dtype)
 
 
+import_functions(Acos, Asin, Asinh, Atan, Atanh)
 import_functions(Abs, Ceil, Cos, Erf, Exp, Floor, Log, Neg, Reciprocal, Round, Sign, Sin, Sqrt)
 
 

@@ -13,8 +13,8 @@ from qcc.ir.errors import VerifyError
 from qcc.ir.interval import Interval
 from qcc.ir.op import Array, Case, Op, QuantRule, Signature, onnx_importer, register_op
 from qcc.ir.ops.activation import Function
-from qcc.ir.ops.elementwise import Mul
-from qcc.ir.ops.functions import Abs, Log, Sqrt
+from qcc.ir.ops.elementwise import Add, Mul, Sub
+from qcc.ir.ops.functions import Abs, Exp, Log, Sqrt
 from qcc.ir.ops.shape import Reshape, axis_index
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType, sum_dtype
@@ -201,6 +201,27 @@ class ReduceMin(_Extreme):
         return np.asarray(x.min(axis=self.axes, keepdims=True))
 
 
+@register_op
+class ReduceProd(_Reduce):
+    """Product over ``axes``; it has no integer form, since scales would multiply."""
+
+    name = "reduce_prod"
+    axes: tuple[int, ...] = ()
+
+    def infer(self, *operands: TensorType | None) -> TensorType:
+        """Size 1 along ``axes``, for floats alone."""
+        result = super().infer(*operands)
+        if result.dtype is not DType.F32:
+            raise VerifyError(f"reduce_prod has no integer form, got {operands[0]}")
+        return result.with_qparams(None)
+
+    def float_ref(self, *operands: Array | None) -> Array:
+        """numpy product in float64."""
+        (x,) = operands
+        assert x is not None
+        return np.asarray(x.prod(axis=self.axes, keepdims=True, dtype=np.float64), np.float32)
+
+
 @onnx_importer("GlobalAveragePool", "GlobalMaxPool")
 def import_global_pool(node: OnnxNode) -> Value:
     """A reduction over the spatial axes of a channels-first image."""
@@ -217,6 +238,7 @@ _REDUCTIONS: dict[str, tuple[Function | Mul | None, type[_Reduce], Function | No
     "ReduceSum": (None, ReduceSum, None),
     "ReduceMax": (None, ReduceMax, None),
     "ReduceMin": (None, ReduceMin, None),
+    "ReduceProd": (None, ReduceProd, None),
     "ReduceL1": (Abs(), ReduceSum, None),
     "ReduceL2": (Mul(), ReduceSum, Sqrt()),
     "ReduceSumSquare": (Mul(), ReduceSum, None),
@@ -229,16 +251,36 @@ def import_reduce(node: OnnxNode) -> Value:
     """A reduction; axes as an attribute (older opsets) or a constant input; norms as compositions."""
     before, cls, after = _REDUCTIONS[node.op_type]
     x = node.input(0)
-    rank = x.type.rank
-    given = node.ints(1, "axes") or ()
-    if not given and not node.attrs.get("noop_with_empty_axes", 0):
-        given = tuple(range(rank))
-    axes = tuple(sorted({axis_index(node, axis, rank) for axis in given}))
+    axes = _reduced_axes(node)
     if before is not None:
         x = node.emit(before, *(x,) * len(before.operands))
     y = node.emit(cls(axes), x) if axes else x  # type: ignore[call-arg]
     if after is not None:
         y = node.emit(after, y)
+    return _with_axes_kept(node, y, axes)
+
+
+@onnx_importer("ReduceLogSumExp")
+def import_reduce_log_sum_exp(node: OnnxNode) -> Value:
+    """log(sum(e^x)) as m + log(sum(e^(x - m))) with the maximum m, so that nothing overflows."""
+    x, axes = node.input(0), _reduced_axes(node)
+    if not axes:
+        return x
+    largest = node.emit(ReduceMax(axes), x)
+    terms = node.emit(Exp(), node.emit(Sub(), x, largest))
+    y = node.emit(Add(), largest, node.emit(Log(), node.emit(ReduceSum(axes), terms)))
+    return _with_axes_kept(node, y, axes)
+
+
+def _reduced_axes(node: OnnxNode) -> tuple[int, ...]:
+    rank = node.input(0).type.rank
+    given = node.ints(1, "axes") or ()
+    if not given and not node.attrs.get("noop_with_empty_axes", 0):
+        given = tuple(range(rank))
+    return tuple(sorted({axis_index(node, axis, rank) for axis in given}))
+
+
+def _with_axes_kept(node: OnnxNode, y: Value, axes: tuple[int, ...]) -> Value:
     if node.attrs.get("keepdims", 1) or not axes:
         return y
     return node.emit(Reshape(tuple(n for i, n in enumerate(y.type.shape) if i not in axes)), y)

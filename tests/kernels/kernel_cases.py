@@ -144,7 +144,7 @@ def _resize(rng: Rng, name: str) -> Case:
 
 
 def reduction(rng: Rng) -> Case:
-    name = _pick(rng, "reduce_mean", "reduce_sum", "reduce_max", "reduce_min")
+    name = _pick(rng, "reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
     shape = (*_shape(rng, int(rng.integers(0, 5)), 4), int(_pick(rng, *CHANNELS)))
     axes = tuple(axis for axis in range(len(shape)) if rng.random() < 0.5)
     return Case(_op(name, axes), (_normal(rng, *shape),))

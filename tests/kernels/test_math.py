@@ -26,6 +26,11 @@ REFERENCES: dict[str, Callable[[Array], Array]] = {
     "erff": np.vectorize(math.erf),
     "sinf": np.sin,
     "cosf": np.cos,
+    "asinf": np.arcsin,
+    "acosf": np.arccos,
+    "atanf": np.arctan,
+    "asinhf": np.arcsinh,
+    "atanhf": np.arctanh,
 }
 EXACT: dict[str, Callable[[Array], Array]] = {
     "rintf": np.rint,
@@ -34,7 +39,14 @@ EXACT: dict[str, Callable[[Array], Array]] = {
     "truncf": np.trunc,
     "fabsf": np.abs,
 }
-DOMAINS = {"logf": (1e-38, np.inf), "log1pf": (-0.99, np.inf), "sqrtf": (0.0, np.inf)}
+DOMAINS = {
+    "logf": (1e-38, np.inf),
+    "log1pf": (-0.99, np.inf),
+    "sqrtf": (0.0, np.inf),
+    "asinf": (-1.0, 1.0),
+    "acosf": (-1.0, 1.0),
+    "atanhf": (-1.0, 1.0),
+}
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,7 @@ FLOAT_ONLY = {
     "equal": "truth values exist in float programs only",
     "keep": "chooses by a truth value",
     "arg_max": "indices exist in float programs only",
+    "reduce_prod": "scales would multiply",
 }
 
 

@@ -135,7 +135,8 @@ _HEAD = """# ONNX operators
 
 Written by `python tests/onnx_suite/operator_table.py` from a run of the node tests of onnx {0} on the Backend of
 `qcc.onnx_backend`, in float32: {1} of {2} tests pass, the others are refused with the reason given, none is wrong.
-The run is that of the interpreter; a slow test runs the same models in C. Integers, and where necessary all
+The run is that of the interpreter; a slow test runs the same models in C, and `pytest -rs tests/onnx_suite/official.py` is onnx's
+own runner, with everything compiled to C, the nine light classifiers included. Integers, and where necessary all
 inputs but the first float32 one, are constants of the compiled model; N stands for any number.
 
 int8: what becomes of the passing tests of one node when they are quantized, calibrated on their own inputs. *int8*: they run

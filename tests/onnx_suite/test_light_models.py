@@ -1,5 +1,6 @@
 """Full-size classifiers of opset 9 that come with onnx, their constant weights replaced by random ones."""
 
+import unittest
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,15 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.backend.test import BackendTest
 
 import qcc
+from qcc import driver, onnx_backend
 from qcc.ir import interpreter
 from qcc.ir.graph import Graph
 from qcc.onnx_importer import import_model
-from qcc.passes.base import PassContext
-from qcc.passes.manager import PassManager, parse_pipeline
 
+TOLERANCE = 1e-4  # of the largest output: sums of thousands of products, in another order
 INT64 = TensorProto.INT64
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
@@ -64,7 +66,13 @@ def light_model(name: str) -> ModelProto:
 def random_weight(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
     if len(shape) == 1:  # scale, bias, mean or variance: positive, for the variances
         return rng.uniform(0.5, 1.5, size=shape).astype(np.float32)
-    return (rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+    return rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+
+
+def by_onnxruntime(model: ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {model.graph.input[0].name: x})
+    return np.asarray(result)
 
 
 def logits(graph: Graph, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,31 +81,44 @@ def logits(graph: Graph, x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @pytest.mark.slow
+@pytest.mark.compiler
 @pytest.mark.parametrize("name", NAMES)
 def test_light_model_equals_onnxruntime(name: str) -> None:
+    """As it was imported, behind the float passes, and as a C library in float32."""
     model = light_model(name)
     if model.graph.node[-1].op_type == "Softmax":  # it would hide differences
         model.graph.output[0].name = model.graph.node[-1].input[0]
     graph = import_model(model)
     x = np.random.default_rng(4).normal(size=graph.inputs[0].type.shape).astype(np.float32)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, {graph.inputs[0].name: x})
+    expected = by_onnxruntime(model, x)
     assert expected.std() > 1e-3 * np.abs(expected).max()  # the weights do matter
-    bound = 1e-4 * np.abs(expected).max()
+    bound = TOLERANCE * np.abs(expected).max()
     np.testing.assert_allclose(logits(graph, x), expected, rtol=0, atol=bound)
-    passed = PassManager(parse_pipeline("float"), PassContext()).run(graph)
-    np.testing.assert_allclose(logits(passed, x), expected, rtol=0, atol=bound)
+    del graph
+    compiled = qcc.compile(model, precision="float32")
+    del model
+    np.testing.assert_allclose(logits(compiled.graph, x), expected, rtol=0, atol=bound)
+    np.testing.assert_allclose(compiled.build().run(x), expected, rtol=0, atol=bound)
 
 
 @pytest.mark.slow
 @pytest.mark.compiler
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
-def test_light_model_in_c_equals_the_interpreter(name: str) -> None:
-    model = light_model(name)
-    model.graph.output[0].name = model.graph.node[-1].input[0]
-    compiled = qcc.compile(model, precision="float32")
-    (value,) = compiled.graph.inputs
-    x = np.random.default_rng(5).normal(size=value.type.shape).astype(np.float32)
-    expected = logits(compiled.graph, x)
-    got = compiled.build().run(x)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+@pytest.mark.parametrize("name", NAMES)
+def test_light_model_as_it_comes(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """onnx's runner on the file itself: all weights equal, the stored outputs are expected."""
+    monkeypatch.setenv("ONNX_MODELS", str(tmp_path))  # where the runner writes the inputs it makes
+    runner = BackendTest(onnx_backend, __name__).include(f"test_{name}_cpu")
+    result = unittest.TestResult()
+    runner.test_suite.run(result)
+    assert result.testsRun - len(result.skipped) == 1
+    assert result.wasSuccessful(), result.failures + result.errors
+
+
+def test_large_float_program_is_compared_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = light_model("shufflenet")
+    kept = []
+    for macs in (2**36, 2**29, 1):
+        monkeypatch.setattr(driver, "FLOAT_MACS", macs)
+        compilation = qcc.compile(model, precision="float32").compilation
+        kept += [len(a) for a in compilation.samples.values()]
+    assert kept == [16, 2**29 // sum(n.op.macs(n.signature) for n in compilation.graph.nodes), 1]

@@ -89,6 +89,13 @@ UNARY = [
         for n in ("HardSigmoid", "Exp", "Neg", "Abs", "Floor", "Ceil", "Sin", "Cos", "Identity")
     ),
     *(Model(n, (POSITIVE,)) for n in ("Log", "Sqrt", "Reciprocal")),
+    *(Model(n, (rand(1, 3, 4, 5, low=-0.99, high=0.99),)) for n in ("Acos", "Asin")),
+    Model("Atan", (X,)),
+    Model("Asinh", (X,), since=9),
+    Model("Atanh", (rand(1, 3, 4, 5, low=-0.99, high=0.99),), since=9),
+    Model("Shrink", (X,), attrs={"lambd": 1.5, "bias": 0.25}, since=9),
+    Model("CumSum", (X, np.array(2)), (1,), since=11),
+    Model("CumSum", (X, np.array([-3])), (1,), {"exclusive": 1, "reverse": 1}, since=11),
     Model("LeakyRelu", (X,), attrs={"alpha": 0.3}),
     Model("Elu", (X,), attrs={"alpha": 0.7}),
     Model("Selu", (X,), attrs={"alpha": 1.5, "gamma": 1.1}),
@@ -162,7 +169,17 @@ NORM = [
     Model("LayerNormalization", (X, rand(5), rand(5, low=0)), (1, 2), since=17),
     Model("LayerNormalization", (X, rand(4, 5)), (1,), {"axis": -2, "epsilon": 1e-3}, since=17),
 ]
-REDUCED = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum")
+REDUCED = (
+    "ReduceProd",
+    "ReduceLogSumExp",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSum",
+)
 REDUCE = [
     *(Model(n, (POSITIVE,), attrs={"axes": [2, 3]}, until=17) for n in REDUCED),
     *(Model(n, (POSITIVE,), attrs={"axes": [1], "keepdims": 0}, until=17) for n in REDUCED),

@@ -50,7 +50,13 @@ typedef enum {
   QCC_CEIL,
   QCC_ROUND, /* ties to even */
   QCC_SIN,
-  QCC_COS
+  QCC_COS,
+  QCC_ASIN,
+  QCC_ACOS,
+  QCC_ATAN,
+  QCC_ASINH,
+  QCC_ATANH,
+  QCC_SHRINK /* nearer to 0 by beta, 0 in [-alpha, alpha] */
 } qcc_f32_function;
 
 typedef struct {
@@ -214,7 +220,7 @@ void qcc_f32_resize_linear_scalar(const qcc_f32_resize_linear_params *params, co
 /* ---------------------------------------------------------------- reductions */
 
 /* The names and the order are those of REDUCTIONS in qcc/backends/scalar/reduction.py. */
-typedef enum { QCC_REDUCE_SUM, QCC_REDUCE_MAX, QCC_REDUCE_MIN } qcc_f32_reduction;
+typedef enum { QCC_REDUCE_SUM, QCC_REDUCE_MAX, QCC_REDUCE_MIN, QCC_REDUCE_PROD } qcc_f32_reduction;
 
 /* Axes that stay and axes that are reduced, each with the strides of the input in elements. Unused leading axes
  * have size 1. */

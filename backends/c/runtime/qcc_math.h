@@ -269,6 +269,50 @@ static inline float qcc_cosf(float x) {
   return qcc_sin_quadrant(x, 1);
 }
 
+/* Fit on |x| <= tan(pi/8), where the others are reduced to: pi/4 + atan((a - 1) / (a + 1)), pi/2 - atan(1 / a). */
+static inline float qcc_atanf(float x) {
+  float a = qcc_fabsf(x);
+  float whole = 0.0f;
+  float z, p;
+  if (a > 2.41421356f) {
+    whole = 1.57079633f;
+    a = -1.0f / a;
+  } else if (a > 0.414213562f) {
+    whole = 0.785398163f;
+    a = (a - 1.0f) / (a + 1.0f);
+  }
+  z = a * a;
+  p = 8.05374449538e-2f;
+  p = p * z - 1.38776856032e-1f;
+  p = p * z + 1.99777106478e-1f;
+  p = p * z - 3.33329491539e-1f;
+  return qcc_copysignf(whole + (a + a * z * p), x);
+}
+
+/* tan of half the angle is x / (1 + cos). */
+static inline float qcc_asinf(float x) {
+  return 2.0f * qcc_atanf(x / (1.0f + qcc_sqrtf((1.0f - x) * (1.0f + x))));
+}
+
+/* tan^2 of half the angle is (1 - x) / (1 + x). */
+static inline float qcc_acosf(float x) {
+  return 2.0f * qcc_atanf(qcc_sqrtf((1.0f - x) / (1.0f + x)));
+}
+
+/* From 1e9 on, log 2a; below, log1p keeps the digits of a small a. */
+static inline float qcc_asinhf(float x) {
+  const float a = qcc_fabsf(x);
+  if (a > 1e9f) {
+    return qcc_copysignf(qcc_logf(a) + 0.693147181f, x);
+  }
+  return qcc_copysignf(qcc_log1pf(a + a * a / (1.0f + qcc_sqrtf(1.0f + a * a))), x);
+}
+
+static inline float qcc_atanhf(float x) {
+  const float a = qcc_fabsf(x);
+  return qcc_copysignf(0.5f * qcc_log1pf(2.0f * a / (1.0f - a)), x);
+}
+
 /* e^(b log a) in double: in float the error of log a would be multiplied by b. */
 static inline float qcc_powf_positive(float a, float b) {
   int32_t e = 0;

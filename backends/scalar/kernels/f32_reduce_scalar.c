@@ -1,9 +1,9 @@
-/* Float sum, mean, maximum or minimum over any axes.
+/* Float sum, mean, product, maximum or minimum over any axes.
  *
  *   output[k0][k1][k2] = factor * reduction over r0, r1, r2 of input[sum ki * kept_strides[i] + sum ri * reduced_strides[i]]
  *
  * input: float; output: float[kept[0]][kept[1]][kept[2]]; they do not overlap. NaN wins.
- * Sums run in the order r0, r1, r2.
+ * Sums and products run in the order r0, r1, r2.
  * Reference: float_ref of the ops in qcc/ir/ops/reduce.py.
  */
 #include "qcc_float.h"
@@ -17,6 +17,8 @@ static void reduce_row(float *totals, const float *x, ptrdiff_t stride, int32_t 
     const float value = x[i * stride];
     if (reduction == QCC_REDUCE_SUM) {
       totals[i] += value;
+    } else if (reduction == QCC_REDUCE_PROD) {
+      totals[i] *= value;
     } else if (qcc_is_nan(value) || (reduction == QCC_REDUCE_MAX ? value > totals[i] : value < totals[i])) {
       totals[i] = value;
     }
@@ -31,7 +33,9 @@ void qcc_f32_reduce_scalar(const qcc_f32_reduce_params *params, const float *QCC
   const int32_t *rs = params->reduced_strides;
   float totals[BLOCK];
   float start = 0.0f;
-  if (params->reduction != QCC_REDUCE_SUM) {
+  if (params->reduction == QCC_REDUCE_PROD) {
+    start = 1.0f;
+  } else if (params->reduction != QCC_REDUCE_SUM) {
     start = params->reduction == QCC_REDUCE_MAX ? -qcc_infinity() : qcc_infinity();
   }
   for (int32_t k0 = 0; k0 < kept[0]; ++k0) {

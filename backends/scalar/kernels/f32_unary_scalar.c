@@ -92,5 +92,17 @@ void qcc_f32_unary_scalar(const qcc_f32_unary_params *params, const float *input
       QCC_EACH(qcc_sinf(x));
     case QCC_COS:
       QCC_EACH(qcc_cosf(x));
+    case QCC_ASIN:
+      QCC_EACH(qcc_asinf(x));
+    case QCC_ACOS:
+      QCC_EACH(qcc_acosf(x));
+    case QCC_ATAN:
+      QCC_EACH(qcc_atanf(x));
+    case QCC_ASINH:
+      QCC_EACH(qcc_asinhf(x));
+    case QCC_ATANH:
+      QCC_EACH(qcc_atanhf(x));
+    case QCC_SHRINK:
+      QCC_EACH(x < -alpha ? x + beta : (x > alpha ? x - beta : 0.0f));
   }
 }
