@@ -101,7 +101,13 @@ def link_alone(folder: Path, target: Target, entry: str, build_folder: Path) -> 
     """
     flags = ("-fstack-usage", "-ffunction-sections", "-fdata-sections", f"-I{folder}")
     objects = compile_sources(library_sources(folder), target, build_folder, flags)
-    result = build_folder / f"{folder.name}.elf"
+    return link_objects(objects, target, entry, build_folder / f"{folder.name}.elf")
+
+
+def link_objects(
+    objects: Sequence[Path], target: Target, entry: str, result: Path, libraries: Sequence[str] = ()
+) -> Path:
+    """An image, ``result``, of what ``entry`` needs of ``objects`` and of ``libraries``, such as ``-lc``."""
     compiler = _compiler(target)
     runtime = ["-lgcc"] if "ziglang" not in compiler.argv else []
     options = ["-nostdlib", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none", f"-Wl,-e,{entry}"]
@@ -112,7 +118,7 @@ def link_alone(folder: Path, target: Target, entry: str, build_folder: Path) -> 
         "-Wl,--unresolved-symbols=ignore-all",
         *map(str, objects),
     ]
-    _run([*command, *runtime, "-o", str(result)])
+    _run([*command, *libraries, *runtime, "-o", str(result)])
     return result
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qcc.backends.c.build import compiler_tool, link_alone, run_tool
+from qcc.backends.c.build import compiler_tool, link_alone, link_objects, run_tool
 from qcc.backends.c.frames import Instruction, compiled_frames, merge_loops
 from qcc.backends.target import Target
 from qcc.ir.errors import TargetError
@@ -48,7 +48,8 @@ class Footprint:
 
     ``constants``: the share of weights and tables in ``rodata``; ``arena``: working memory of a call; ``stack``: at most,
     along ``deepest``, a chain of calls; ``unmeasured``: functions without a known frame, which count as 0: with them, and with
-    calls through pointers, the stack is a lower bound. ``external``: functions that an application must have.
+    calls through pointers, the stack is a lower bound. ``external``: functions that an application must have; their frames are
+    those of the compiler's C library.
     ``float_code``: what computes with floats, at most 20 lines of it.
     """
 
@@ -104,8 +105,9 @@ def measure(
     frames, calls = _frames(build_folder), calls_of(code)
     external = undefined_symbols(build_folder, image, target)
     if _is_bare_metal(target):
+        stacked = code if not external else _with_c_library(code, target, entry, build_folder)
         measured = [name for name in calls if name.split(".")[0] in frames]
-        for name, frame in merge_loops(compiled_frames(code, measured)).items():
+        for name, frame in merge_loops(compiled_frames(stacked, measured)).items():
             frames[name], calls[name] = frame.bytes, set(frame.entered)
         calls[entry] |= set(external)  # jumps to them do not show in the image
     stack, deepest, unmeasured = _deepest(entry, calls, frames)
@@ -119,6 +121,19 @@ def measure(
         external=external,
         float_code=tuple(float_code(code, external, has_vectors=_has_vectors(target))[:20]),
     )
+
+
+def _with_c_library(
+    code: list[Instruction], target: Target, entry: str, build_folder: Path
+) -> list[Instruction]:
+    """``code``, and what the compiler's C library has of the functions that it misses, such as memset; if there is one."""
+    objects = sorted(build_folder.glob("*.o"))
+    try:
+        image = link_objects(objects, target, entry, build_folder / "with_libc.elf", ["-lc"])
+    except TargetError:
+        return code
+    known = {i.function for i in code}
+    return [*code, *(i for i in disassemble(image, target) if i.function not in known)]
 
 
 def section_bytes(image: Path, target: Target) -> dict[str, int]:

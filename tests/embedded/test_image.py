@@ -101,6 +101,24 @@ def test_stack_of_the_runtime_library_is_known(name: str, at_least: int, tmp_pat
     assert at_least < found.stack < 250
 
 
+LIBC = """
+#include <stddef.h>
+#include <string.h>
+void libc_run(char *to, const char *from, size_t count) { memcpy(to, from, count); memset(to + count, 1, count); }
+"""
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("name", CORTEX_M)
+def test_stack_of_the_c_library_is_known(name: str, tmp_path: Path) -> None:
+    target = require_build(name)
+    (tmp_path / "libc.c").write_text(LIBC, encoding="utf-8")
+    found = measure(tmp_path, target, {"name": "libc", "constant_bytes": 0, "arena_bytes": 0})
+    assert found.external == ("memcpy", "memset")
+    assert found.unmeasured == ()
+    assert found.deepest[1:] in (("memcpy",), ("memset",))
+
+
 def test_frames_without_a_bound() -> None:
     """A push in a loop, and functions that jump to and fro; a function that runs on into the next."""
     lines = [
