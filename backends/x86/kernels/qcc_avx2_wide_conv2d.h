@@ -83,20 +83,22 @@ QCC_INLINE void qcc_wide_tile(const int rows, const int vectors, const qcc_wide_
       }
     }
   }
+  __m256i sums[QCC_WIDE_ROWS]; /* in memory: calls below would have gcc 12 keep some of them there in the loops above */
   QCC_UNROLL
-  for (int r = 0; r < rows; ++r) {
-    if (r < valid) {
-      QCC_UNROLL
-      for (int v = 0; v < vectors; v += 2) {
-        const int pair = vectors == 1 ? 1 : 2;
-        const ptrdiff_t at = block->at + (first + r) * block->step + 8 * v;
-        const int32_t left = block->channels - 8 * v;
-        if (block->skip) {
-          const __m256i x = qcc_wide_loads(block->skip, at, block->saturation.skip_bytes, left);
-          qcc_wide_add(pair, acc + r * vectors + v, x, block->skip_multiplier + 8 * v);
-        }
-        qcc_wide_put(pair, acc + r * vectors + v, block->scale + v, &block->saturation, block->output, at, left);
+  for (int i = 0; i < rows * vectors; ++i) {
+    qcc_store(sums + i, acc[i]);
+  }
+  for (int r = 0; r < rows && r < valid; ++r) {
+    QCC_UNROLL
+    for (int v = 0; v < vectors; v += 2) {
+      const int pair = vectors == 1 ? 1 : 2;
+      const ptrdiff_t at = block->at + (first + r) * block->step + 8 * v;
+      const int32_t left = block->channels - 8 * v;
+      if (block->skip) {
+        const __m256i x = qcc_wide_loads(block->skip, at, block->saturation.skip_bytes, left);
+        qcc_wide_add(pair, sums + r * vectors + v, x, block->skip_multiplier + 8 * v);
       }
+      qcc_wide_put(pair, sums + r * vectors + v, block->scale + v, &block->saturation, block->output, at, left);
     }
   }
 }
