@@ -21,6 +21,7 @@ from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 
 Shifts = tuple[int, int]  # least and greatest
+_STEPS = 2**10  # results that are compared one by one
 STILL = 33  # shift of a channel that is always the same
 CONV_PARAMS = (
     *("batch", "input_height", "input_width", "input_channels"),
@@ -77,9 +78,37 @@ def requantization(step: Step, shifts: Shifts) -> Requantization | None:
         return None
     planned = requantize_constants(step)
     arrays = [a.astype(np.int64).reshape(-1) for a in (planned["multiplier"], planned["shift"], least, most)]
-    multiplier, shift, low, high = np.broadcast_arrays(*arrays)
+    multiplier, shift, low, high = (array.copy() for array in np.broadcast_arrays(*arrays))
+    for c in np.flatnonzero(shift > shifts[1]):
+        channel = (int(multiplier[c]), int(shift[c]), int(low[c]), int(high[c]))
+        multiplier[c], shift[c] = shortened(*channel, shifts[1]) or channel[:2]
     up = np.maximum(shifts[0] - shift, 0)
     return Requantization(multiplier, shift + up, up, low, high, shifts[1])
+
+
+def shortened(multiplier: int, shift: int, low: int, high: int, greatest: int) -> tuple[int, int] | None:
+    """A multiplier for the shift ``greatest``, less than ``shift``, with the same results from ``low`` to ``high``.
+
+    Results are steps: the same at both ends, and rising at the same accumulators, they are the same. None: there is none.
+    """
+
+    def result(acc: int, m: int, s: int) -> int:
+        return acc * m + (1 << s - 1) >> s
+
+    ends = [result(acc, multiplier, shift) for acc in (low, high)]
+    if ends[1] - ends[0] > _STEPS:
+        return None
+
+    def rises(m: int, s: int) -> list[int]:
+        """The least accumulator of each result but the first."""
+        return [-(((1 << s - 1) - (j << s)) // m) for j in range(ends[0] + 1, ends[1] + 1)]
+
+    nearest = multiplier >> shift - greatest
+    for m in (nearest, nearest + 1):
+        same_ends = m > 0 and [result(acc, m, greatest) for acc in (low, high)] == ends
+        if same_ends and rises(m, greatest) == rises(multiplier, shift):
+            return m, greatest
+    return None
 
 
 def accepts_requantize(step: Step, shifts: Shifts) -> str | None:

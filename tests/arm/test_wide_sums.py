@@ -4,14 +4,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from wide_layers import WideNet, sums
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_wide import Emitted, check, usable
 
-from qcc.backends.arm import neon_wide_sums
+from qcc.backends.arm import neon_wide_sums, wide
 from qcc.backends.target import Target
+from qcc.ir import fixedpoint
 
 pytestmark = [pytest.mark.compiler, pytest.mark.qemu]
 
@@ -31,3 +35,32 @@ def test_means_and_images(name: str, emitted: Emitted, strict: Callable[..., Tar
     sums(net)
     program = check(net, strict(usable(name)), emitted)
     assert {k.symbol for k in neon_wide_sums.ROWS} <= {op.kernel.symbol for op in program.operations}
+
+
+@given(
+    st.integers(2**30, 2**31 - 1),
+    st.integers(55, 62),
+    st.lists(st.integers(-(2**31), 2**31 - 1), min_size=2, max_size=2, unique=True),
+    st.data(),
+)
+def test_a_shorter_multiplier_has_the_same_results(
+    multiplier: int, shift: int, ends: list[int], data: st.DataObject
+) -> None:
+    """Where results change, at the ends, and anywhere."""
+    low, high = sorted(ends)
+    found = wide.shortened(multiplier, shift, low, high, 54)
+    if found is None:
+        return
+    near = [((2 * j + 1) << shift - 1) // multiplier + d for j in range(-64, 64) for d in (-2, -1, 0, 1, 2)]
+    anywhere = data.draw(st.lists(st.integers(low, high), max_size=20))
+    accs = np.array([acc for acc in (*near, *anywhere, low, high) if low <= acc <= high])
+    expected = fixedpoint.requantize(accs, multiplier, shift, 0, -(2**15), 2**15)
+    assert np.array_equal(fixedpoint.requantize(accs, *found, 0, -(2**15), 2**15), expected)
+
+
+def test_a_multiplier_is_shortened() -> None:
+    """Of few bits more than the accumulators have, nearly always."""
+    rng = np.random.default_rng(1)
+    multipliers = rng.integers(2**30, 2**31, 50)
+    found = [wide.shortened(int(m), 57, -(2**25), 2**25, 54) for m in multipliers]
+    assert sum(f is not None for f in found) > 40
