@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcc.backends.arm import depthwise, elementwise, i8mm, movement, neon, neon_wide, pooling
+from qcc.backends.arm import (
+    depthwise,
+    elementwise,
+    i8mm,
+    movement,
+    neon,
+    neon_wide,
+    neon_wide_sums,
+    pooling,
+)
 from qcc.backends.kernel import Kernel
 
 
@@ -26,7 +35,7 @@ class Level:
     bits: int = 64
 
 
-_OTHERS = (*pooling.ROWS, *elementwise.ROWS, *movement.ROWS)
+_OTHERS = (*pooling.ROWS, *elementwise.ROWS, *movement.ROWS, *neon_wide_sums.ROWS)
 _NEON = (*neon.NEON_ROWS, *neon_wide.NEON_ROWS, *depthwise.NEON_ROWS, *_OTHERS)
 _NEON64 = (*elementwise.TABLE_ROWS, *_NEON)
 _DOTPROD = (

@@ -21,6 +21,7 @@ from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
 
 Shifts = tuple[int, int]  # least and greatest
+_STEPS = 2**10  # results that are compared one by one
 STILL_BIAS, STILL_MULTIPLIER, STILL_SHIFT = 8, 2**30, 33  # of a constant channel: 8 * 2^30 / 2^33 = 1
 UNPROVEN = "the accumulators have no proven interval"
 CONV_PARAMS = (
@@ -69,19 +70,47 @@ def requantization(step: Step, shifts: Shifts, channels: int = 1) -> Requantizat
         return None
     planned = requantize_constants(step)
     arrays = [a.astype(np.int64).reshape(-1) for a in (planned["multiplier"], planned["shift"], least, most)]
-    multiplier, shift, low, high, _ = np.broadcast_arrays(*arrays, np.zeros(channels))
+    multiplier, shift, low, high, _ = (a.copy() for a in np.broadcast_arrays(*arrays, np.zeros(channels)))
     # what is beyond 16 bits is saturated like what is at their end
     ends = [
         np.clip((end * multiplier + np.left_shift(1, shift - 1)) >> shift, -(2**16), 2**16)
         for end in (low, high)
     ]
     still = ends[0] == ends[1]
+    for c in np.flatnonzero(~still & (shift > shifts[1])):
+        channel = (int(multiplier[c]), int(shift[c]), int(low[c]), int(high[c]))
+        multiplier[c], shift[c] = shortened(*channel, shifts[1]) or channel[:2]
     up = np.where(still, 0, np.maximum(shifts[0] - shift, 0))
     return Requantization(
         np.where(still, STILL_MULTIPLIER, multiplier),
         np.where(still, STILL_SHIFT, shift + up),
         *(up, low, high, still, ends[0], shifts[1]),
     )
+
+
+def shortened(multiplier: int, shift: int, low: int, high: int, greatest: int) -> tuple[int, int] | None:
+    """A multiplier for the shift ``greatest``, less than ``shift``, with the same results from ``low`` to ``high``.
+
+    Results are steps: the same at both ends, and rising at the same accumulators, they are the same. None: there is none.
+    """
+
+    def result(acc: int, m: int, s: int) -> int:
+        return acc * m + (1 << s - 1) >> s
+
+    ends = [result(acc, multiplier, shift) for acc in (low, high)]
+    if ends[1] - ends[0] > _STEPS:
+        return None
+
+    def rises(m: int, s: int) -> list[int]:
+        """The least accumulator of each result but the first."""
+        return [-(((1 << s - 1) - (j << s)) // m) for j in range(ends[0] + 1, ends[1] + 1)]
+
+    nearest = multiplier >> shift - greatest
+    for m in (nearest, nearest + 1):
+        same_ends = m > 0 and [result(acc, m, greatest) for acc in (low, high)] == ends
+        if same_ends and rises(m, greatest) == rises(multiplier, shift):
+            return m, greatest
+    return None
 
 
 def accepts_requantize(step: Step, shifts: Shifts) -> str | None:

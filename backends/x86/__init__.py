@@ -8,6 +8,7 @@ from qcc.backends.kernel import Kernel
 from qcc.backends.x86 import (
     avx2,
     avx2_elementwise,
+    avx2_wide,
     dense,
     depthwise,
     elementwise,
@@ -33,7 +34,8 @@ AVX512VNNI_KERNELS: tuple[Kernel, ...] = (
     *movement.KERNELS,
     *wide.KERNELS,
     *wide_elementwise.KERNELS,
+    *avx2_wide.SHARED,
 )
-AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS)
-AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS)
+AVXVNNI_KERNELS: tuple[Kernel, ...] = (*avx2.AVXVNNI_ROWS, *avx2_elementwise.ROWS, *avx2_wide.AVXVNNI_ROWS)
+AVX2_KERNELS: tuple[Kernel, ...] = (*avx2.AVX2_ROWS, *avx2_elementwise.ROWS, *avx2_wide.AVX2_ROWS)
 AVX512VNNI_PEAK = Path(__file__).parent / "peak_avx512vnni.c"

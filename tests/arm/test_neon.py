@@ -51,7 +51,7 @@ def test_other_kernels(seed: int, passes: Any, target: Target) -> None:
     graph = every_layer(seed, 32)
     program = passes(graph, target, graph.plan())
     kernels = {k.symbol for k in target.kernels if k.symbol.endswith(OURS)}
-    others = ("pool2d", "interleave", "s8_add", "_mul", "depthwise")
+    others = ("pool2d", "s8_interleave", "s8_add", "_mul", "depthwise")
     assert {s for s in kernels if any(name in s for name in others)} <= set(used(program))
 
 

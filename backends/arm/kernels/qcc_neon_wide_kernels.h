@@ -48,6 +48,24 @@ typedef struct {
 
 void qcc_s16_add_neon(const qcc_neon_wide_add_params *params, const void *a, const void *b, void *output);
 
+typedef struct {
+  int32_t batch, count, channels;
+  int32_t bias; /* minus count times the input's zero_point */
+  int32_t input_bytes, output_bytes;
+  int32_t output_zero_point;
+  int32_t low, high;
+} qcc_neon_wide_sum_params;
+
+void qcc_s16_sum_neon(const qcc_neon_wide_sum_params *params, const void *QCC_RESTRICT input,
+                      const int32_t *QCC_RESTRICT scale, void *QCC_RESTRICT output);
+
+typedef struct {
+  int32_t batch, channels, pixels; /* 2 to 4 channels */
+} qcc_neon_wide_interleave_params;
+
+void qcc_s16_interleave_neon(const qcc_neon_wide_interleave_params *params, const int16_t *QCC_RESTRICT input,
+                             int16_t *QCC_RESTRICT output);
+
 #ifdef __cplusplus
 }
 #endif
