@@ -52,6 +52,11 @@ def save_qdq(graph: Graph, path: Path, **choices: bool) -> tuple[int, int]:
     return len(model.graph.node), sum(n.op_type == "QuantizeLinear" for n in model.graph.node)
 
 
+def has_onnx_form(graph: Graph) -> bool:
+    """False where an op has no exporter, as those of plugins without one."""
+    return all(n.op.name in EXPORTERS or n.op.simulated for n in graph.nodes)
+
+
 @dataclass(frozen=True)
 class Export:
     """A model, its batch dimension (1 where samples must stay apart) and the tensors of observed values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -56,7 +56,8 @@ class CompileOptions:
     the cache folder of the system).
     ``emit``: more files to write: "tvmscript", the kernels that TVM compiles; ``tvmscript``: such a file, whose kernels take the
     place of the generated ones.
-    ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
+    ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``. ``on_diff`` is called with what each
+    pass changes in the text of the graph, as a unified diff.
     """
 
     target: str = "c"
@@ -96,6 +97,7 @@ class CompileOptions:
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
+    on_diff: Callable[[str], None] | None = None
     emit: tuple[str, ...] = ()
     tvmscript: Path | None = None
 
