@@ -244,9 +244,11 @@ def main() -> None:
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @click.option(
     "--emit",
-    multiple=True,
-    type=click.Choice(["tvmscript"]),
-    help="Write the kernels that TVM compiles as TVMScript, too: NAME_kernels.py.",
+    metavar="A,B,...",
+    callback=lambda context, parameter, text: tuple(filter(None, text.split(","))),
+    default="",
+    help="More files: tosa (NAME.mlir, the integer program in MLIR's TOSA dialect), onnx (NAME.onnx, with QDQ nodes), "
+    "tvmscript (NAME_kernels.py, the kernels that TVM compiles).",
 )
 @click.option(
     "--tvmscript",

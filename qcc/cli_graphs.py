@@ -76,7 +76,7 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
     type=click.Choice([*SUFFIXES]),
     default="qir",
     show_default=True,
-    help="A graph as text; an integer program in MLIR's TOSA dialect; a float or annotated graph as ONNX, with QDQ.",
+    help="A graph as text; an integer program in MLIR's TOSA dialect; any graph as ONNX, with QDQ nodes for its integers.",
 )
 @calib_option
 @shape_option
