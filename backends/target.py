@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.backends.kernel import Call, Kernel, Step
@@ -86,6 +86,17 @@ def register_target(target: Target) -> Target:
         raise ValueError(f"target {target.name} is registered twice")
     TARGETS[target.name] = target
     return target
+
+
+def register_kernel(kernel: Kernel, *targets: str) -> Kernel:
+    """Add a row to the tables of ``targets``, by default of all that there are; it competes like any other row.
+
+    Targets made of one of these afterwards have it too. Raises TargetError for an unknown target.
+    """
+    for name in targets or tuple(TARGETS):
+        target = find_target(name)
+        TARGETS[name] = replace(target, kernels=(kernel, *target.kernels))
+    return kernel
 
 
 def find_target(name: str) -> Target:

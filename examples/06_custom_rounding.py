@@ -1,8 +1,9 @@
 """A rounding scheme of your own: the errors of a kernel's weights cancel, without a look at data.
 
 Source: C. Guo et al., SQuant: On-the-fly data-free quantization via diagonal Hessian approximation, ICLR 2022, algorithm 1:
-where inputs are alike, the error of a sum is that of the sum of the weights. So in each kernel, then in each output channel,
-those codes flip that are nearest to a tie, until the sum of the errors is below a half.
+where inputs are alike, the error of a sum is that of the sum of the weights. So in each kernel those codes flip that are
+nearest to a tie, until the sum of its errors is below a half; then over each output channel, where a kernel offers one code:
+the last that flipped, back again, if its sum went beyond zero, or the next one.
 
 Usage: 06_custom_rounding.py [MODEL.onnx CALIBRATION.npz TEST.npz]; or
 qcc compile ... --plugin FILE --annotated-pipeline "round-by{scheme=squant}"
@@ -17,35 +18,37 @@ from numpy.typing import NDArray
 import qcc
 from qcc.passes.round_by import register_rounding
 
+Floats = NDArray[np.float64]
 DIGITS = [Path(__file__).parent / f"digits{end}" for end in (".onnx", "_calib.npz", "_test.npz")]
 
 
-def flip(codes: NDArray[np.float64], steps: NDArray[np.float64], limit: int) -> NDArray[np.float64]:
-    """Of each row move as many codes by one as bring the sum of the errors below a half, the cheapest first."""
+def flip(
+    codes: Floats, steps: Floats, free: NDArray[np.bool_], limit: int
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Of each row move as many ``free`` codes by one as bring the sum of errors below a half; and the code to move next."""
     error = codes - steps
     excess = error.sum(axis=1, keepdims=True)
     sign = np.sign(excess)
     moved = codes - sign
-    # a code that was moved before is not moved further away, nor one beyond the limit
-    allowed = (error * sign > 0) & (np.abs(moved - steps) <= 1) & (np.abs(moved) <= limit)
+    allowed = free & (error * sign > 0) & (np.abs(moved) <= limit)
     order = np.argsort(np.where(allowed, -error * sign, np.inf), axis=1, kind="stable")
     rank = np.argsort(order, axis=1, kind="stable")
-    return np.where(allowed & (rank < np.rint(np.abs(excess))), moved, codes)
+    count = np.rint(np.abs(excess))
+    following = allowed & (rank == count - (count > np.abs(excess)))
+    return np.where(allowed & (rank < count), moved, codes), following
 
 
 @register_rounding("squant")
-def squant(steps: NDArray[np.float64], limit: int) -> NDArray[np.float64]:
+def squant(steps: Floats, limit: int) -> Floats:
     """Kernel by kernel where there are kernels ([O, H, W, I]), then over each output channel."""
-    codes = np.clip(np.rint(steps), -limit, limit)
+    ordered = np.moveaxis(steps, -1, 1)  # [O, I, H, W]: a kernel lies together
+    rows = ordered.reshape(len(steps), -1)
+    codes, free = np.clip(np.rint(rows), -limit, limit), np.ones(rows.shape, bool)
     if steps.ndim == 4:
-        kernels, shape = (
-            [np.moveaxis(a, 3, 1).reshape(-1, a[0, :, :, 0].size) for a in (codes, steps)],
-            steps.shape,
-        )
-        flipped = flip(*kernels, limit).reshape(shape[0], shape[3], *shape[1:3])
-        codes = np.moveaxis(flipped, 1, 3)
-    rows = len(steps), -1
-    return flip(codes.reshape(rows), steps.reshape(rows), limit).reshape(steps.shape)
+        kernels = -1, ordered[0, 0].size
+        codes, free = flip(codes.reshape(kernels), rows.reshape(kernels), free.reshape(kernels), limit)
+    codes, _ = flip(codes.reshape(rows.shape), rows, free.reshape(rows.shape), limit)
+    return np.moveaxis(codes.reshape(ordered.shape), 1, -1)
 
 
 def main(model: Path, calibration: Path, test: Path) -> None:

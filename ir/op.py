@@ -227,7 +227,11 @@ def _function(cls: type[Op], method: str) -> Any:
 
 
 def onnx_importer(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: the function turns one ONNX node (see ``qcc.ir.importing.OnnxNode``) into IR values."""
+    """Decorator: the function turns one ONNX node (see ``qcc.ir.importing.OnnxNode``) into IR values.
+
+    ``names``: of operators, with their domain in front where it is not ONNX's own: ``com.acme.MaxMin``. An operator that is
+    read this way may also be a function of the model.
+    """
 
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
@@ -44,7 +44,7 @@ class PassContext:
     _analyses: dict[Callable[[Graph], Any], tuple[Graph, Any]] = field(default_factory=dict)
 
     def analysis(self, compute: Callable[[Graph], Found], graph: Graph) -> Found:
-        """``compute(graph)``, once: the pass manager forgets it behind a pass that changed the graph.
+        """``compute(graph)``, once: the pass manager forgets it behind a pass that changed the graph and does not preserve it.
 
         ``compute``: a function of a module, which is the key. A pass that changes the graph while it runs and asks again calls
         ``forget_analyses`` in between.
@@ -55,9 +55,9 @@ class PassContext:
         found: Found = known[1]
         return found
 
-    def forget_analyses(self) -> None:
-        """The graph changed: nothing that was computed from it holds any more."""
-        self._analyses.clear()
+    def forget_analyses(self, preserved: Container[Callable[[Graph], Any]] = ()) -> None:
+        """The graph changed: of what was computed from it only ``preserved`` holds."""
+        self._analyses = {c: known for c, known in self._analyses.items() if c in preserved}
 
 
 class Pass:
@@ -65,7 +65,8 @@ class Pass:
 
     ``stage``: the graph stage it needs ("" for any); ``result_stage``: the stage it leaves ("" for the same);
     ``requires`` / ``ensures``: names of properties (``qcc.passes.manager.PROPERTIES``); ``exactness``: what it
-    may do to results: the same bits, the same up to float reassociation, or approximate.
+    may do to results: the same bits, the same up to float reassociation, or approximate; ``preserves``: the analyses
+    (functions given to ``ctx.analysis``) that hold behind the pass although it changed the graph in place.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,7 @@ class Pass:
     requires: ClassVar[tuple[str, ...]] = ()
     ensures: ClassVar[tuple[str, ...]] = ()
     exactness: ClassVar[Exactness] = "exact"
+    preserves: ClassVar[tuple[Callable[[Graph], Any], ...]] = ()
 
     def run(self, graph: Graph, ctx: PassContext) -> PassResult:
         """Transform ``graph`` in place (or return a new one in the result)."""

@@ -110,7 +110,7 @@ class PassManager:
                 result = current.run(graph, self.ctx)
                 graph = result.graph or graph
                 if result.changed:
-                    self.ctx.forget_analyses()
+                    self.ctx.forget_analyses(current.preserves)
                 graph.stage = current.result_stage or graph.stage
                 check_promises(graph, current)
                 verify(graph)

@@ -28,8 +28,10 @@ from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph
 from qcc.ir.printer import save_graph
 from qcc.metrics import find_metric
+from qcc.onnx_exporter import save_qdq
 from qcc.options import CompileOptions
 from qcc.timing import Timing, time_call, time_library
+from qcc.tosa.exporter import save_tosa
 from qcc.verify import Verification
 
 Array = NDArray[Any]
@@ -168,6 +170,11 @@ class CompiledModel:
         if self.graph is not self.compilation.float_graph:
             save_graph(self.graph, graphs / PLANNED_FILE)
         report.write(self.report, folder)
+        emitted = self.compilation.options.emit
+        if "tosa" in emitted:
+            save_tosa(self.graph, folder / f"{self.program.name}.mlir")
+        if "onnx" in emitted:
+            save_qdq(self.graph, folder / f"{self.program.name}.onnx")
 
     def _vectors(self) -> list[tuple[Array, Array]]:
         """Input and output blocks of a few calibration samples, as the interpreter computes them."""

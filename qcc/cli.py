@@ -28,8 +28,11 @@ from qcc.cli_base import (
     observer_text,
     path_type,
     plugin_option,
+    print_diff,
+    print_ir_diff_option,
     progress,
     shape_option,
+    time_passes_option,
     tune_file_option,
     tune_option,
     verify_each_option,
@@ -241,9 +244,11 @@ def main() -> None:
 @click.option("--strict", is_flag=True, help="Fail where a node would have to run in float.")
 @click.option(
     "--emit",
-    multiple=True,
-    type=click.Choice(["tvmscript"]),
-    help="Write the kernels that TVM compiles as TVMScript, too: NAME_kernels.py.",
+    metavar="A,B,...",
+    callback=lambda context, parameter, text: tuple(filter(None, text.split(","))),
+    default="",
+    help="More files: tosa (NAME.mlir, the integer program in MLIR's TOSA dialect), onnx (NAME.onnx, with QDQ nodes), "
+    "tvmscript (NAME_kernels.py, the kernels that TVM compiles).",
 )
 @click.option(
     "--tvmscript",
@@ -254,13 +259,15 @@ def main() -> None:
 @verify_each_option
 @dump_after_option
 @dump_folder_option("OUT-dumps")
+@time_passes_option
+@print_ir_diff_option
 @plugin_option
 @click.option(
     "--build/--no-build", default=True, help="Build for the target and compare with the interpreter."
 )
 def compile_command(
     model: Path, out: Path, calib: Path | None, observer: str, percentile: float | None, tensors: tuple[str, ...],
-    dump_after: str | None, dump_folder: Path | None, build: bool, **choices: Any,
+    dump_after: str | None, dump_folder: Path | None, time_passes: bool, print_ir_diff: bool, build: bool, **choices: Any,
 ) -> None:  # fmt: skip
     """Compile an ONNX MODEL into a C library in the folder OUT.
 
@@ -276,6 +283,8 @@ def compile_command(
             "dump_after": dump_after,
             "dump_folder": dump_folder or Path(f"{out.absolute()}-dumps"),
         }
+    if print_ir_diff:
+        choices["on_diff"] = print_diff
     with progress() as report:
         compiled = qcc.compile(model, calibration=calib, progress=report, warn=warn, **choices)
         report("writing", 0, 0)
@@ -287,6 +296,8 @@ def compile_command(
     console().print(tables.summary(compiled.report, out, built, found.target.is_native))
     if compiled.compilation.contract is not None:
         console().print(contract_table(compiled.compilation.contract))
+    if time_passes:
+        console(stderr=True).print(tables.pass_times(compiled.compilation.seconds))
 
 
 def _build_and_verify(
@@ -319,6 +330,7 @@ def _build_and_verify(
 # ---------------------------------------------------------------- verify
 @main.command("verify")
 @click.argument("out", type=path_type)
+@plugin_option
 @data_option
 @click.option(
     "--labels", metavar="KEY", help="Array of class labels in DATA (default: label, labels, y ...)."
@@ -359,6 +371,7 @@ def _samples(
 # ---------------------------------------------------------------- bench
 @main.command("bench")
 @click.argument("out", type=path_type)
+@plugin_option
 @data_option
 @click.option(
     "--seconds", type=click.FloatRange(min=0.01), default=2.0, show_default=True, help="Per engine."
@@ -377,7 +390,8 @@ def bench_command(out: Path, data: Path | None, seconds: float) -> None:
         report("timing the library", 0, 0)
         ours = time_library(library, saved.graph, inputs, saved.float_boundary, seconds)
         report("timing onnxruntime", 0, 0)
-        reference = time_call(FloatRuntime(saved.float_graph, threads=1).prepared(inputs), seconds)
+        runtime = FloatRuntime(saved.float_graph, threads=1)
+        reference = time_call(runtime.prepared(inputs), seconds) if runtime.is_onnx else None
         steps = None
         if saved.record.get("threads", 1) == 1:
             report("timing the layers", 0, 0)
@@ -392,6 +406,7 @@ def bench_command(out: Path, data: Path | None, seconds: float) -> None:
 # ---------------------------------------------------------------- size
 @main.command("size")
 @click.argument("out", type=path_type)
+@plugin_option
 def size_command(out: Path) -> None:
     """Flash, RAM and stack of the library in OUT, and what each of its layers takes.
 

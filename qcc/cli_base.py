@@ -129,7 +129,7 @@ plugin_option = click.option(
     expose_value=False,
     is_eager=True,
     metavar="FILE.py",
-    help="Run a file that registers passes, calibrators or targets (repeatable).",
+    help="Run a file that registers passes, ops, calibrators, kernels or targets (repeatable).",
 )
 tune_option = click.option(
     "--tune",
@@ -148,6 +148,16 @@ verify_each_option = click.option(
 dump_after_option = click.option(
     "--dump-after", metavar="PASS|all", help="Write the graph after this pass, or after every pass."
 )
+
+time_passes_option = click.option("--time-passes", is_flag=True, help="Print the time of each pass.")
+print_ir_diff_option = click.option(
+    "--print-ir-diff", is_flag=True, help="Print what each pass changes in the text of the graph."
+)
+
+
+def print_diff(text: str) -> None:
+    """A diff of a pass, on stderr."""
+    click.echo(text, err=True)
 
 
 def dump_folder_option(default: str) -> Callable[[Any], Any]:

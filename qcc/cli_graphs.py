@@ -18,8 +18,11 @@ from qcc.cli_base import (
     dump_folder_option,
     path_type,
     plugin_option,
+    print_diff,
+    print_ir_diff_option,
     progress,
     shape_option,
+    time_passes_option,
     tune_file_option,
     tune_option,
     verify_each_option,
@@ -73,7 +76,7 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
     type=click.Choice([*SUFFIXES]),
     default="qir",
     show_default=True,
-    help="A graph as text; an integer program in MLIR's TOSA dialect; a float or annotated graph as ONNX, with QDQ.",
+    help="A graph as text; an integer program in MLIR's TOSA dialect; any graph as ONNX, with QDQ nodes for its integers.",
 )
 @calib_option
 @shape_option
@@ -85,8 +88,8 @@ def explain_command(model: Path, node: str, calib: Path | None, target: str, **c
     "--eval", "samples", type=path_type, help="Samples: print the SQNR of the result against MODEL."
 )
 @click.option("--notes", metavar="PASS", help="Print what a pass, or all, did and found.")
-@click.option("--time-passes", is_flag=True, help="Print the time of each pass.")
-@click.option("--print-ir-diff", is_flag=True, help="Print what each pass changes in the text of the graph.")
+@time_passes_option
+@print_ir_diff_option
 def opt_command(
     model: Path, pipeline: str, out: Path | None, emit: str, calib: Path | None, shapes: dict[str, Any],
     verify_each: bool, dump_after: str | None, dump_folder: Path | None, samples: Path | None, notes: str | None,
@@ -101,7 +104,7 @@ def opt_command(
     with progress() as show:
         context = PassContext(progress=show, warn=warn)
         manager = PassManager(
-            pipeline, context, verify_each, dump_after, folder, _print_diff if print_ir_diff else None
+            pipeline, context, verify_each, dump_after, folder, print_diff if print_ir_diff else None
         )
         if notes not in (None, "all", *(p.name for p in manager.passes)):
             raise click.BadParameter(f"{notes} is not in the pipeline", param_hint="'--notes'")
@@ -124,10 +127,6 @@ def opt_command(
         click.echo(f"{name}: {tables.decibels(decibels)} SQNR against {model.name}", err=True)
     if time_passes:
         console(stderr=True).print(tables.pass_times(manager.timings))
-
-
-def _print_diff(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _sqnr(reference: Graph, graph: Graph, samples: Path) -> dict[str, float]:
@@ -155,6 +154,7 @@ def _write(graph: Graph, out: Path | None, emit: str) -> None:
 
 @click.command("report")
 @click.argument("out", type=path_type)
+@plugin_option
 def report_command(out: Path) -> None:
     """Write report.html of the library in OUT again, and print its summary.
 

@@ -313,6 +313,7 @@ def _run(made: Compilation, stage: str, graph: Graph, ctx: PassContext, pipeline
         verify_each=options.verify_each,
         dump_after=options.dump_after if dumped else None,
         dump_folder=options.dump_folder / stage if options.dump_folder else None,
+        on_diff=options.on_diff,
     )
     result = manager.run(graph)
     made.notes.extend(manager.notes())

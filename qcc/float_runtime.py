@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from qcc.ir import interpreter
 from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph, Node, Value
-from qcc.onnx_exporter import export
+from qcc.onnx_exporter import carried_values, export, has_onnx_form
 
 Array = NDArray[Any]
 
@@ -60,6 +61,7 @@ class FloatRuntime:
     saves transposes and is enough for statistics over whole tensors. ``peaks``: those of which the largest element of
     each channel will do, where they have channels and that saves handing them out. ``fake_quant``: values with qparams are
     rounded to them. ``threads``: 0 means one for each processor of this process. Raises QccError.
+    A graph with ops that have no ONNX form, those of plugins, runs in the interpreter; ``is_onnx`` is False then.
     """
 
     def __init__(
@@ -74,6 +76,12 @@ class FloatRuntime:
     ) -> None:
         self.graph = graph
         self.observe = [v for v in observe if not v.is_constant]
+        self.is_onnx = has_onnx_form(graph)
+        if not self.is_onnx:
+            self._tensors = {v.name: f"observed {v.name}" for v in self.observe}
+            self._stacks = carried_values(graph) is not None
+            self._session: Any = _Interpreted(graph, self.observe, self._tensors, self._stacks, fake_quant)
+            return
         exported = export(graph, qdq=fake_quant, observe=self.observe, layout_free=layout_free, peaks=peaks)
         self._tensors = exported.observed
         self._stacks = isinstance(exported.batch, str)
@@ -102,7 +110,15 @@ class FloatRuntime:
         return found
 
     def prepared(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
-        """A call on the first sample of ``inputs`` with nothing left to do but the inference: for timing."""
+        """A call on the first sample of ``inputs`` with nothing left to do but the inference: for timing.
+
+        Raises QccError where that would be the interpreter's.
+        """
+        if not self.is_onnx:
+            raise QccError(
+                "onnxruntime cannot run this model: it has ops of a plugin without an ONNX form",
+                hint="give them one: qcc.onnx_export_ops.exports",
+            )
         arrays, _ = self._checked(inputs)
         feed = {n: np.ascontiguousarray(a[:1] if self._stacks else a[0]) for n, a in arrays.items()}
         names = list(self.graph.output_names)
@@ -158,6 +174,36 @@ class FloatRuntime:
                 array = np.broadcast_to(array.reshape(per_sample), (count, *per_sample))
             shaped[name] = array
         return shaped
+
+
+@dataclass(frozen=True)
+class _Interpreted:
+    """The interpreter in the place of a session of onnxruntime. ``tensors``: names of the observed values."""
+
+    graph: Graph
+    observe: Sequence[Value]
+    tensors: Mapping[str, str]
+    stacks: bool
+    fake_quant: bool
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Array], options: object = None) -> list[Array]:
+        """What a session yields: arrays of samples where they are stacked, else one sample without that axis."""
+        parts: dict[str, list[Array]] = {self.tensors[v.name]: [] for v in self.observe}
+
+        def record(value: Value, array: Array) -> None:
+            if value in self.observe:
+                parts[self.tensors[value.name]].append(array)
+
+        inputs = {n: a if self.stacks else a[None] for n, a in feed.items()}
+        found = interpreter.run(self.graph, inputs, observe=record, fake_quant=self.fake_quant)
+        found |= {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
+        if not self.stacks:
+            shapes = {self.tensors[v.name]: v.type.shape for v in self.observe}
+            shapes |= {
+                n: v.type.shape for v, n in zip(self.graph.outputs, self.graph.output_names, strict=True)
+            }
+            found = {name: array.reshape(shapes[name]) for name, array in found.items()}
+        return [found[name] for name in names]
 
 
 def observer(

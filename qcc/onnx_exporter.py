@@ -12,10 +12,12 @@ from qcc.ir.errors import QccError, VerifyError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.ir.types import DType, TensorType
 from qcc.onnx_export_ops import EXPORTERS
+from qcc.onnx_integers import IntegerWriter, find_exporter
 from qcc.onnx_writer import Writer
 
 OPSET = 20
 OPSET_16_BITS = 21  # the first whose QuantizeLinear knows 16-bit integers
+INTEGER_STAGES = ("integer", "planned")
 _IR_VERSION = 10
 
 
@@ -33,7 +35,8 @@ def export_qdq(
 ) -> ModelProto:
     """The fake-quant meaning: every value with qparams passes QuantizeLinear and DequantizeLinear.
 
-    Weights are integer initializers with DequantizeLinear per channel, biases s32 at scale s_x * s_w.
+    Weights are integer initializers with DequantizeLinear per channel, biases s32 at scale s_x * s_w. Of an integer graph they
+    are its own codes, as are scales and zero points (see onnx_integers).
     ``unsigned`` writes activations as u8; ``float_bias`` leaves biases in float.
     """
     return export(graph, qdq=True, batch=batch, unsigned=unsigned, float_bias=float_bias).model
@@ -50,6 +53,11 @@ def save_qdq(graph: Graph, path: Path, **choices: bool) -> tuple[int, int]:
     except OSError as error:
         raise QccError(f"cannot write {path}: {error.strerror}") from error
     return len(model.graph.node), sum(n.op_type == "QuantizeLinear" for n in model.graph.node)
+
+
+def has_onnx_form(graph: Graph) -> bool:
+    """False where an op has no exporter, as those of plugins without one."""
+    return all(n.op.name in EXPORTERS or n.op.simulated for n in graph.nodes)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,8 @@ def export(
     if carried is None:
         carried, batch = set(), 1
     input_names = [v.name for v in graph.inputs]
-    writer = Writer(
+    is_integer = qdq and graph.stage in INTEGER_STAGES
+    writer = (IntegerWriter if is_integer else Writer)(
         [*input_names, *graph.output_names],
         qdq=qdq,
         carried=carried,
@@ -91,7 +100,9 @@ def export(
     for value in graph.inputs:
         writer.define(value, value.name)
     for node in graph.nodes:
-        writer.define(node.output, _write_node(writer, node))
+        tensor = _write_node(writer, node)
+        if tensor is not None:
+            writer.define(node.output, tensor)
     outputs = []
     for value, name in zip(graph.outputs, graph.output_names, strict=True):
         if name not in input_names:
@@ -127,13 +138,19 @@ def export(
     return Export(model, batch, observed)
 
 
-def _write_node(writer: Writer, node: Node) -> str:
+def _write_node(writer: Writer, node: Node) -> str | None:
+    """The tensor of the result; None where the exporter has defined it."""
     if node.op.simulated:
         raise QccError(
             f"{node.op.name} cannot be written to ONNX: it is simulated only",
             node.location,
             "run the graph in the interpreter, as qcc opt --eval does",
         )
+    if isinstance(writer, IntegerWriter):
+        integer_exporter = find_exporter(node)
+        if integer_exporter is None:
+            raise QccError(f"{node.op.name} ({node.name}) has no ONNX form", node.location)
+        return integer_exporter(writer, node)
     exporter = EXPORTERS.get(node.op.name)
     operands = [v for v in (*node.inputs, node.output) if v is not None]
     is_float = node.op.reads_codes or all(v.type.dtype is DType.F32 for v in operands)

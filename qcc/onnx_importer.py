@@ -22,10 +22,9 @@ from qcc.ir.ops.fake_quant import FakeQuant
 from qcc.ir.qparams import QParams
 from qcc.ir.types import DType, TensorType
 from qcc.onnx_discrete import DiscreteKinds, with_functions_inlined
-from qcc.onnx_dynamic import FUSED, with_dynamic_products
+from qcc.onnx_dynamic import with_dynamic_products
 from qcc.onnx_folding import MAX_FOLDED_ELEMENTS, fold, is_foldable
 from qcc.onnx_quantized import (
-    MICROSOFT,
     MOVEMENTS,
     PAIR,
     WeightCodes,
@@ -159,22 +158,20 @@ class _Importer:
         computed = any(n in self.failed or n in self.values for n in step.reads)
         if node.op_type in ("Shape", "Size") or not computed:
             self.unknown.update(node.output)
-        elif is_default_domain(node.domain) and node.op_type in (*ONNX_IMPORTERS, *PAIR):
+        elif _operator(node) in (*ONNX_IMPORTERS, *PAIR):
             self.failed.update(node.output)
         else:
             self.fail(step, _NO_OPERATOR)
 
     def fail(self, step: Step, reason: str) -> None:
         self.failed.update(step.proto.output)
-        domain = step.proto.domain
-        op_type = step.proto.op_type if is_default_domain(domain) else f"{domain}.{step.proto.op_type}"
-        self.problems.append(f"  {step.label} ({op_type}): {reason}")
+        self.problems.append(f"  {step.label} ({_operator(step.proto)}): {reason}")
 
     def define_known(self, node: NodeProto) -> bool:
         """Evaluate a node that needs no run-time data; False if it does."""
-        if node.domain == MICROSOFT and node.op_type == FUSED:
-            return False
         if not is_default_domain(node.domain):
+            if _operator(node) in ONNX_IMPORTERS:
+                return False
             functions = {(f.domain, f.name) for f in self.model.functions}
             kind = (
                 "a function of the model" if (node.domain, node.op_type) in functions else "a custom operator"
@@ -241,7 +238,7 @@ class _Importer:
         if self.discrete.enter(node):
             self.values[node.output[0]] = self.values[node.input[0]]
             return
-        handler = ONNX_IMPORTERS.get(node.op_type)
+        handler = ONNX_IMPORTERS.get(_operator(node))
         if handler is None:
             raise ImportModelError(_NO_OPERATOR)
         for name in step.reads:
@@ -384,6 +381,11 @@ class _Importer:
         if not array.size:
             raise ImportModelError(f"output {name!r} is constant and holds no elements")
         return self.graph.constant(array.astype(np.float32), name, TensorType(DType.F32, array.shape))
+
+
+def _operator(node: NodeProto) -> str:
+    """Its name, with the domain in front where that is not ONNX's own."""
+    return node.op_type if is_default_domain(node.domain) else f"{node.domain}.{node.op_type}"
 
 
 def _name_main_node(new: list[Node], wanted: str) -> None:

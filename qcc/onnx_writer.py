@@ -56,16 +56,25 @@ class Writer:
         self._tensors[id(value)] = tensor
 
     def pair(self, tensor: str, qparams: QParams, name: str) -> str:
-        """``tensor`` quantized and dequantized; clipped before, where the codes are fewer than those of their type."""
+        """``tensor`` quantized and dequantized."""
+        return self.dequantize(self.quantize(tensor, qparams, name), qparams, name)
+
+    def quantize(self, tensor: str, qparams: QParams, name: str) -> str:
+        """The codes of ``tensor``; it is clipped before, where the codes are fewer than those of their type."""
         if qparams.codes is not None:
             bounds = [self.scalar(b, f"{name}_bound") for b in qparams.range]
             tensor = self.node("Clip", [tensor, *bounds], f"{name}_clipped")
+        return self._convert("QuantizeLinear", tensor, qparams, f"{name}_quantized")
+
+    def dequantize(self, codes: str, qparams: QParams, name: str) -> str:
+        """What ``codes`` of an activation stand for."""
+        return self._convert("DequantizeLinear", codes, qparams, f"{name}_dequantized")
+
+    def _convert(self, op_type: str, tensor: str, qparams: QParams, name: str) -> str:
         if self.unsigned and qparams.dtype == "s8":
             qparams = QParams(qparams.scale, qparams.zero_point + 128, qparams.axis, "u8")
-        scale, zero_point = self._qparams(qparams, name)
         axis = {} if qparams.axis is None else {"axis": qparams.axis}
-        q = self.node("QuantizeLinear", [tensor, scale, zero_point], f"{name}_quantized", **axis)
-        return self.node("DequantizeLinear", [q, scale, zero_point], f"{name}_dequantized", **axis)
+        return self.node(op_type, [tensor, *self._qparams(qparams, name)], name, **axis)
 
     def tensor(self, value: Value) -> str:
         """Name of the tensor that holds ``value``; a constant is written when it is first read."""
@@ -86,7 +95,13 @@ class Writer:
         self, data: NDArray[Any], qparams: QParams, name: str, perm: Sequence[int] | None = None
     ) -> str:
         """Integers of ``qparams`` and the node that dequantizes them."""
-        q, axis = quantize_exactly(data, qparams), qparams.axis
+        return self.dequantized(quantize_exactly(data, qparams), qparams, name, perm)
+
+    def dequantized(
+        self, q: NDArray[Any], qparams: QParams, name: str, perm: Sequence[int] | None = None
+    ) -> str:
+        """Constant codes, transposed by ``perm``, and the node that dequantizes them."""
+        axis = qparams.axis
         if perm is not None:
             q = q.transpose(perm)
             axis = None if axis is None else list(perm).index(axis)

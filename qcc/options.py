@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from qcc.ir.ops.stored import FORMATS as STORED_FORMATS
 from qcc.ir.qspec import QSpec
 from qcc.recipes import CORRECTIONS, OPTIONS, USUAL_CORRECTIONS, find_recipe, require_agreement
 
+EMITTED = ("tosa", "onnx", "tvmscript")
 MAX_THREADS = 64  # QCC_THREADS_MAX in qcc_threads.h
 
 
@@ -55,9 +56,11 @@ class CompileOptions:
     few tensors in 16 bits and nodes in float as that takes.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
     the cache folder of the system).
-    ``emit``: more files to write: "tvmscript", the kernels that TVM compiles; ``tvmscript``: such a file, whose kernels take the
-    place of the generated ones.
-    ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``.
+    ``emit``: more files to write, some of EMITTED: "tvmscript", the kernels that TVM compiles; "tosa", the integer program in
+    MLIR's TOSA dialect (NAME.mlir); "onnx", the program as an ONNX model (NAME.onnx), with QuantizeLinear and
+    DequantizeLinear where it is one of integers. ``tvmscript``: such a file, whose kernels take the place of the generated ones.
+    ``dump_after``: pass name or "all"; the graph after it is written into ``dump_folder``. ``on_diff`` is called with what each
+    pass changes in the text of the graph, as a unified diff.
     """
 
     target: str = "c"
@@ -97,6 +100,7 @@ class CompileOptions:
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
+    on_diff: Callable[[str], None] | None = None
     emit: tuple[str, ...] = ()
     tvmscript: Path | None = None
 
@@ -128,7 +132,11 @@ class CompileOptions:
         for name in () if isinstance(self.corrections, bool) else self.corrections:
             if name not in CORRECTIONS:
                 raise QccError(f"unknown correction {name!r}", hint=f"known: {', '.join(CORRECTIONS)}")
-        if (self.emit or self.tvmscript is not None) and not self.target.startswith("tvm"):
+        for name in self.emit:
+            if name not in EMITTED:
+                raise QccError(f"unknown emit {name!r}", hint=f"known: {', '.join(EMITTED)}")
+        wants_script = "tvmscript" in self.emit or self.tvmscript is not None
+        if wants_script and not self.target.startswith("tvm"):
             raise QccError(f"target {self.target} has no TVMScript", hint="choose a target tvm:...")
         if not 1 <= self.threads <= MAX_THREADS:
             raise QccError(

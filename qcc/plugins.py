@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 import traceback
@@ -10,12 +11,25 @@ from pathlib import Path
 from qcc.ir.errors import QccError
 from qcc.ir.location import Location
 
+_LOADED: dict[Path, bytes] = {}  # files that were run, and what they held
+
 
 def load_plugin(path: Path) -> None:
-    """Run a Python file, once. Raises QccError with the line of the file where it fails."""
-    name = f"qcc_plugin_{path.stem}"
+    """Run a Python file; one that was run already, and is the same, is left alone.
+
+    Raises QccError with the line of the file where it fails.
+    """
     if not path.is_file():
         raise QccError(f"plugin {path} does not exist", hint="name a Python file")
+    resolved = path.resolve()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise QccError(f"plugin {path} cannot be read: {error.strerror}") from None
+    if _LOADED.get(resolved) == content:
+        return
+    # a name of its own for each file: files of one name in two folders must not take each other's place
+    name = f"qcc_plugin_{hashlib.sha256(str(resolved).encode()).hexdigest()[:8]}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise QccError(f"plugin {path} is not a Python file", hint="its name must end in .py")
@@ -26,6 +40,7 @@ def load_plugin(path: Path) -> None:
     except Exception as error:  # code of the user's: it may raise anything
         del sys.modules[name]
         raise _failure(path, error) from error
+    _LOADED[resolved] = content
 
 
 def _failure(path: Path, error: Exception) -> QccError:

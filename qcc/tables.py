@@ -254,24 +254,34 @@ def _accuracies(accuracies: Sequence[Accuracy]) -> Table:
     return table
 
 
-def timings(library: Timing, macs: int, reference: Timing, reference_macs: int) -> RenderableType:
-    """Both times, their ratio, and how much to believe them; the library may have fewer MACs to do."""
+def timings(library: Timing, macs: int, reference: Timing | None, reference_macs: int) -> RenderableType:
+    """Both times, their ratio, and how much to believe them; the library may have fewer MACs to do.
+
+    ``reference``: None where onnxruntime cannot run the model.
+    """
     table = _table("", "median us", "min us", "GMAC/s", "runs", right=(1, 2, 3, 4))
     rows = (
         ("qcc library", library, macs),
         ("onnxruntime float32, 1 thread", reference, reference_macs),
     )
     for name, t, work in rows:
+        if t is None:
+            continue
         rate = work / t.median_us / 1e3
         table.add_row(
             name, f"{t.median_us:,.2f}", f"{t.min_us:,.2f}", f"{rate:.2f}", f"{t.blocks * t.calls:,}"
         )
-    ratio = reference.median_us / library.median_us
-    verdict = f"the library takes {1 / ratio:.2f} times the time of float32" if ratio < 1 else ""
     note = "Other work on this machine moves these numbers: compare the minima, and run it twice."
-    return Group(
-        table, Text(verdict or f"the library is {ratio:.2f} times as fast as float32"), Text(note, "dim")
-    )
+    return Group(table, Text(_verdict(library, reference)), Text(note, "dim"))
+
+
+def _verdict(library: Timing, reference: Timing | None) -> str:
+    if reference is None:
+        return "onnxruntime cannot run this model: it has ops of a plugin without an ONNX form"
+    ratio = reference.median_us / library.median_us
+    if ratio < 1:
+        return f"the library takes {1 / ratio:.2f} times the time of float32"
+    return f"the library is {ratio:.2f} times as fast as float32"
 
 
 def step_timings(timings: StepTimings) -> RenderableType:

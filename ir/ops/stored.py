@@ -164,7 +164,7 @@ def dynamic_quantize(x: Array) -> tuple[NDArray[np.uint8], np.float32, int]:
     return np.clip(ratio + np.float32(zero_point), 0, 255).astype(np.uint8), scale, zero_point
 
 
-@onnx_importer("DynamicQuantizeMatMul")
+@onnx_importer("com.microsoft.DynamicQuantizeMatMul")
 def import_dynamic_matmul(node: OnnxNode) -> Value:
     """com.microsoft: A, B, b_scale, b_zero_point, bias; qcc writes MatMulInteger behind DynamicQuantizeLinear so, too."""
     weights, scale, zero_point = (node.array(i) for i in (1, 2, 3))

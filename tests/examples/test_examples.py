@@ -1,16 +1,21 @@
 """Every example runs, and says what it promises."""
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 
 import qcc
+from qcc.passes.calibrate import CALIBRATORS
+from qcc.passes.round_by import ROUNDING_SCHEMES
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = CHECKOUT / "examples"
@@ -102,11 +107,44 @@ def research(text: str) -> dict[tuple[str, str], tuple[float, float]]:
     return {(bits, tried): (float(accuracy), float(sqnr_db)) for bits, tried, accuracy, sqnr_db in rows}
 
 
+def load_example(name: str) -> ModuleType:
+    """Its functions; what it registers is forgotten."""
+    registries = CALIBRATORS, ROUNDING_SCHEMES
+    before = [dict(registry) for registry in registries]
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for registry, known in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(known)
+    return module
+
+
 def test_05_clipping_in_closed_form_gains_at_4_bits(checkout: Path) -> None:
     found = research(run(checkout, "05_custom_calibrator.py"))
     assert len(found) == 6
     assert found["4", "aciq"][1] > found["4", "min-max"][1] + 1
     assert abs(found["8", "aciq"][0] - found["8", "min-max"][0]) <= 0.5
+
+
+def test_05_bounds_are_those_of_the_paper_and_least_in_error() -> None:
+    lambert = load_example("05_custom_calibrator").lambert
+    factors = {bits: lambert(3 * 4.0**bits) for bits in (2, 3, 4)}
+    assert factors == pytest.approx({2: 2.83, 3: 3.89, 4: 5.03}, abs=0.01)
+    for (
+        bits,
+        closed,
+    ) in factors.items():  # rounding, step^2 / 12 inside, and clipping, by quadrature over a Laplace density
+        x = np.linspace(0, 40, 400_001)
+        density = np.exp(-x) / 2
+        bounds = np.linspace(closed - 0.2, closed + 0.2, 41)
+        errors = [
+            2 * np.trapezoid(np.where(x > c, (x - c) ** 2, 0) * density, x) + (2 * c / 2**bits) ** 2 / 12
+            for c in bounds
+        ]
+        assert bounds[np.argmin(errors)] == pytest.approx(closed, abs=0.02)
 
 
 def test_06_errors_that_cancel_gain_without_data(checkout: Path) -> None:
@@ -117,28 +155,44 @@ def test_06_errors_that_cancel_gain_without_data(checkout: Path) -> None:
     assert found["3", "squant"][0] > found["3", "nearest"][0] + 4
 
 
+def test_06_sums_of_errors_are_below_a_half_and_codes_less_than_a_step_away() -> None:
+    squant = load_example("06_custom_rounding").squant
+    steps = np.random.default_rng(0).uniform(-6, 6, (5, 3, 3, 7))
+    error = squant(steps, 7) - steps
+    assert np.abs(error).max() <= 1
+    assert np.abs(error.sum(axis=(1, 2, 3))).max() <= 0.5  # of an output channel
+    assert np.abs(error.sum(axis=(1, 2))).max() <= 1  # of a kernel: one code may move for the channel
+    assert (np.abs(np.rint(steps) - steps).sum(axis=(1, 2, 3)) > 0.5).all()
+    dense = np.random.default_rng(1).uniform(-6, 6, (4, 50))
+    assert np.abs((squant(dense, 7) - dense).sum(axis=1)).max() <= 0.5
+
+
 def test_07_outliers_are_split(checkout: Path) -> None:
     text = run(checkout, "07_split_outliers.py")
     found = research(text)
-    assert found["5", "above=1.1"][1] > found["5", "above=99"][1] + 0.5
-    assert found["5", "above=1.5"] == found["5", "above=99"]  # this model has no such outliers
+    assert len(found) == 9
+    assert found["6", "share=0.05"][1] > found["6", "share=0"][1] + 3
+    assert found["5", "share=0.05"][1] > found["5", "share=0"][1] + 1
     assert "230720 MACs" in text
-    assert "241088 MACs" in text
+    assert "244564 MACs" in text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "better", "worse"),
+    ("name", "model", "better", "worse", "points"),
     [
-        ("05_custom_calibrator.py", ("4", "aciq"), ("4", "min-max")),
-        ("06_custom_rounding.py", ("4", "squant"), ("4", "nearest")),
-        ("07_split_outliers.py", ("5", "above=1.5"), ("5", "above=99")),
+        ("05_custom_calibrator.py", "resnet20", ("4", "aciq"), ("4", "min-max"), 0),
+        ("06_custom_rounding.py", "resnet20", ("4", "squant"), ("4", "nearest"), 0),
+        # measured on 400 images: 20.8 % and 28.0 %, with 20 % more channels 34.0 %
+        ("07_split_outliers.py", "ic", ("4", "share=0.2"), ("4", "share=0"), 5),
     ],
 )
-def test_research_on_a_model_of_the_zoo(zoo, tmp_path: Path, name: str, better, worse) -> None:
-    model = zoo.load("resnet20")
-    np.savez(tmp_path / "calib.npz", input=model.calib[:100])
-    np.savez(tmp_path / "test.npz", input=model.x[:100], label=model.y[:100])
-    command = [sys.executable, EXAMPLES / name, model.model, tmp_path / "calib.npz", tmp_path / "test.npz"]
+def test_research_on_a_model_of_the_zoo(zoo, tmp_path: Path, name, model, better, worse, points) -> None:
+    entry = zoo.load(model)
+    x = onnx.load(entry.model).graph.input[0].name
+    np.savez(tmp_path / "calib.npz", **{x: entry.calib[:100]})
+    np.savez(tmp_path / "test.npz", **{x: entry.x[:200]}, label=entry.y[:200])
+    command = [sys.executable, EXAMPLES / name, entry.model, tmp_path / "calib.npz", tmp_path / "test.npz"]
     found = research(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert found[better][1] > found[worse][1]
+    assert found[better][0] > found[worse][0] + points

@@ -251,3 +251,30 @@ def test_analyses_are_kept_until_a_pass_changes_the_graph(graph, register):
     count_nodes.calls = 0
     assert ctx.analysis(count_nodes, graph) == ctx.analysis(count_nodes, graph.clone())
     assert count_nodes.calls == 2  # another graph
+
+
+def sum_of_constants(graph):
+    sum_of_constants.calls += 1
+    return sum(float(v.data.sum()) for v in graph.constants())
+
+
+def test_pass_that_changes_the_graph_keeps_the_analyses_it_preserves(graph, register):
+    @register
+    class Double(Pass):
+        """Doubles constants: as many nodes as before, but another sum."""
+
+        name, exactness, preserves = "double", "approximate", (count_nodes,)
+
+        def run(self, graph, ctx):
+            found.append((ctx.analysis(count_nodes, graph), ctx.analysis(sum_of_constants, graph)))
+            for value in graph.constants():
+                value.data = value.data * np.float32(2)
+            return PassResult(True)
+
+    found = []
+    count_nodes.calls = sum_of_constants.calls = 0
+    run_pipeline(graph, [Double(), Double()])
+    assert (count_nodes.calls, sum_of_constants.calls) == (1, 2)
+    (nodes, total), (same_nodes, doubled) = found
+    assert nodes == same_nodes == 3
+    assert doubled == 2 * total != 0
