@@ -259,7 +259,7 @@ def processors() -> int:
 class _InOrder:
     """Jobs that threads do, and what follows each, done here in the order of the jobs, whatever the threads do first.
 
-    Few wait: one more than there are threads.
+    Few wait: one more than there are threads. With one processor all is done here.
     """
 
     def __init__(self, threads: int) -> None:
@@ -268,6 +268,9 @@ class _InOrder:
 
     def add(self, job: Callable[[], Any] | None, then: Callable[[Any], object]) -> None:
         """Do ``job`` some time, if there is one, and ``then`` with its result."""
+        if self._threads == 1:
+            then(job() if job is not None else None)
+            return
         self._waiting.append((None if job is None else self._pool.submit(job), then))
         while sum(future is not None for future, _ in self._waiting) > self._threads + 1:
             self._follow()
