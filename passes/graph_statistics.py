@@ -36,7 +36,7 @@ _HASHED = 256  # elements of each input of a sample, at most
 # Histograms count at most so many samples: all, or those whose keys end in so many zero bits. Layer n ends in n.
 COUNTED_SAMPLES, LAYERS = 192, 8
 # Samples that one thread runs at a time: at most so many, with as much memory for all their values, but at least one
-_TOGETHER, _HELD_BYTES = 32, 16 * 2**20
+_TOGETHER, _HELD_BYTES = 32, 8 * 2**20
 
 
 @dataclass
@@ -208,7 +208,7 @@ def collect(
                 continue
             for part in _parts(batch, -(-count // together)):
                 jobs.add(partial(_extremes, observe, part, tensors), partial(_widen, tensors))
-            jobs.add(None, lambda _: [t.end_batch() for t in tensors.values()])
+            jobs.add(None, lambda _: _end_batch(tensors))
             layers = _layers(found.sketch.update(batch))
             for layer in layers:
                 found.seen[layer] += 1
@@ -249,6 +249,11 @@ def _extremes(observe: Observe, batch: Batch, tensors: Mapping[str, TensorStatis
 def _widen(tensors: Mapping[str, TensorStatistics], found: Mapping[str, Extremes]) -> None:
     for name, (low, high) in found.items():
         tensors[name].widen(low, high)
+
+
+def _end_batch(tensors: Mapping[str, TensorStatistics]) -> None:
+    for tensor in tensors.values():
+        tensor.end_batch()
 
 
 def processors() -> int:
