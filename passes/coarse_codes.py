@@ -10,7 +10,7 @@ from qcc.ir.graph import Graph, Node
 from qcc.ir.interpreter import Execution
 from qcc.passes.base import PassContext
 from qcc.passes.error_feedback import output_error, round_with_feedback
-from qcc.passes.layerwise import Arrays, Layer, sample_count
+from qcc.passes.layerwise import Arrays, sample_count
 from qcc.passes.moments import sampled_rows
 from qcc.passes.weight_scales import allowed_scales
 
@@ -21,22 +21,23 @@ _CAUTION = 5.0  # times the mean variance of the operand
 
 
 class FloatWalk:
-    """The float graph, run as far as the layer in question, on the samples that ``layers`` takes."""
+    """A float graph, run as far as the node in question, on the samples that ``layers`` takes."""
 
     def __init__(self, graph: Graph, samples: Arrays, ctx: PassContext) -> None:
         inputs = {name: array[: sample_count(graph, array)] for name, array in samples.items()}
         compute = ctx.resources.get("evaluate", interpreter.evaluate)
         self._walk, self._nodes = Execution.start(graph, inputs, compute=compute), iter(graph.nodes)
 
-    def operand(self, layer: Layer) -> NDArray[np.float32]:
-        """What ``layer.quantized`` is in float. Layers come in the order of the graph."""
+    def operand(self, name: str) -> NDArray[np.float32]:
+        """What the node of this name has as its operand in float, samples along axis 0; nodes in the order of the graph."""
         for node in self._nodes:
-            found = self._walk.array(node.input(0)) if node.name == layer.node.name else None
+            value = node.input(0)
+            found = self._walk.array(value) if node.name == name else None
             self._walk.step(node)
             self._walk.forget(node)
             if found is not None:
-                return np.asarray(found, np.float32).reshape(layer.quantized.shape)
-        raise ValueError(f"{layer.node.name} is not among the layers to come")
+                return np.asarray(found, np.float32).reshape(-1, *(value.type.shape[1:] or value.type.shape))
+        raise ValueError(f"{name} is not among the nodes to come")
 
 
 def following(

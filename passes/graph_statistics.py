@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +21,22 @@ from qcc.ir.graph import Graph, Value
 from qcc.ir.ops.activation import Clamp
 from qcc.ir.printer import print_graph
 from qcc.passes.base import PassContext
-from qcc.passes.statistics import TensorStatistics
+from qcc.passes.statistics import Picked, TensorStatistics
 
 Batch = Mapping[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
 Record = Callable[[Value, NDArray[Any]], None]
-# runs the graph on one batch and hands every wanted value, in any layout, to the callback
+Extremes = tuple[float, float]
+T = TypeVar("T")
+# runs the graph on one batch and hands every wanted value, in any layout, to the callback; several threads call it at once
 Observe = Callable[[Batch, Record], None]
 
 KEPT_SAMPLES, KEPT_BYTES = 32, 16 * 2**20  # at most so many samples, in so much memory, but at least one
 _HASHED = 256  # elements of each input of a sample, at most
 # Histograms count at most so many samples: all, or those whose keys end in so many zero bits. Layer n ends in n.
 COUNTED_SAMPLES, LAYERS = 192, 8
-_TOGETHER = 32  # samples in one run for the histograms
+# Samples that one thread runs at a time: at most so many, with as much memory for all their values, but at least one
+_TOGETHER, _HELD_BYTES = 32, 8 * 2**20
 
 
 @dataclass
@@ -189,40 +196,123 @@ def collect(
     found = GraphStatistics(digest_of(graph), tensors, SampleSketch.of_graph(graph))
     factory = ctx.resources.get("observer_factory", _interpret)
     observe: Observe = factory(graph, values, peaks)
-    sample_bytes = sum(v.type.bytes for v in graph.inputs) or 1
-    counting = _Counting(factory(graph, values, []), found, sample_bytes, every) if histogram else None
     total = int(ctx.resources.get("calibration_samples", 0))
-    for batch in batches:
-        count = len(next(iter(batch.values())))
-        if count == 0:
-            continue
-        observe(batch, _checking(tensors, lambda tensor, array, count: tensor.extend(array)))
-        for tensor in tensors.values():
-            tensor.end_batch()
-        layers = _layers(found.sketch.update(batch))
-        for layer in layers:
-            found.seen[layer] += 1
+    together = max(1, min(_TOGETHER, _HELD_BYTES // (sum(v.type.bytes for v in values) or 1)))
+    with _InOrder(processors()) as jobs:
+        counting = None
+        if histogram:
+            counting = _Counting(graph, factory(graph, values, []), found, jobs, together, every)
+        for batch in batches:
+            count = len(next(iter(batch.values())))
+            if count == 0:
+                continue
+            for part in _parts(batch, -(-count // together)):
+                jobs.add(partial(_extremes, observe, part, tensors), partial(_widen, tensors))
+            jobs.add(None, lambda _: _end_batch(tensors))
+            layers = _layers(found.sketch.update(batch))
+            for layer in layers:
+                found.seen[layer] += 1
+            if counting is not None:
+                counting.add(batch, layers)
+            ctx.progress("calibrating", found.count, total)
         if counting is not None:
-            counting.add(batch, layers)
-        ctx.progress("calibrating", found.count, total)
+            counting.finish()
     if found.count == 0:
         raise PassError("the calibration data is empty", hint="give at least one sample")
-    if counting is not None:
-        counting.finish()
     for value in values:
         tensors[value.name].count = found.count * value.type.elements
+        tensors[value.name].keep_layers(found.first_layer)
     return found
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """``batch`` cut along its samples."""
+    split = {name: np.array_split(array, count) for name, array in batch.items()}
+    return [dict(zip(split, arrays, strict=True)) for arrays in zip(*split.values(), strict=True)]
+
+
+def _extremes(observe: Observe, batch: Batch, tensors: Mapping[str, TensorStatistics]) -> dict[str, Extremes]:
+    """By name, those of the values in ``tensors``, to which nothing is added."""
+    found: dict[str, Extremes] = {}
+
+    def record(value: Value, array: NDArray[Any]) -> None:
+        tensor = tensors.get(value.name)
+        if tensor is not None and array.size:
+            low, high = _finite(value, tensor.extremes, array)
+            least, largest = found.get(value.name, (low, high))
+            found[value.name] = min(least, low), max(largest, high)
+
+    observe(batch, record)
+    return found
+
+
+def _widen(tensors: Mapping[str, TensorStatistics], found: Mapping[str, Extremes]) -> None:
+    for name, (low, high) in found.items():
+        tensors[name].widen(low, high)
+
+
+def _end_batch(tensors: Mapping[str, TensorStatistics]) -> None:
+    for tensor in tensors.values():
+        tensor.end_batch()
+
+
+def processors() -> int:
+    """Those that this process may use, and as many threads as call an Observe at once."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+class _InOrder:
+    """Jobs that threads do, and what follows each, done here in the order of the jobs, whatever the threads do first.
+
+    Few wait: one more than there are threads. With one processor all is done here.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool, self._threads = ThreadPoolExecutor(threads), threads
+        self._waiting: deque[tuple[Future[Any] | None, Callable[[Any], object]]] = deque()
+
+    def add(self, job: Callable[[], Any] | None, then: Callable[[Any], object]) -> None:
+        """Do ``job`` some time, if there is one, and ``then`` with its result."""
+        if self._threads == 1:
+            then(job() if job is not None else None)
+            return
+        self._waiting.append((None if job is None else self._pool.submit(job), then))
+        while sum(future is not None for future, _ in self._waiting) > self._threads + 1:
+            self._follow()
+
+    def _follow(self) -> None:
+        future, then = self._waiting.popleft()
+        then(None if future is None else future.result())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *more: object) -> None:
+        """Wait for all jobs; after an error, for those that run."""
+        try:
+            while self._waiting and error is None:
+                self._follow()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
 
 
 class _Counting:
     """Runs samples for the histograms, those of one layer together, and late: most are dropped while they wait."""
 
-    def __init__(self, observe: Observe, found: GraphStatistics, sample_bytes: int, every: bool) -> None:
-        self._observe = observe
-        self._every = every
-        self._found = found
+    def __init__(
+        self,
+        graph: Graph,
+        observe: Observe,
+        found: GraphStatistics,
+        jobs: _InOrder,
+        together: int,
+        every: bool,
+    ) -> None:
+        self._observe, self._found, self._jobs = observe, found, jobs
+        self._together, self._every = together, every
         self._waiting: dict[int, list[Arrays]] = {}
         self._first = 0
+        sample_bytes = sum(v.type.bytes for v in graph.inputs) or 1
         self._limit = max(1, min(COUNTED_SAMPLES, KEPT_BYTES // sample_bytes))
 
     def add(self, batch: Batch, layers: list[int]) -> None:
@@ -245,37 +335,42 @@ class _Counting:
         """Count those that wait."""
         for layer in sorted(self._waiting):
             self._count(layer)
-        for tensor in self._found.tensors.values():
-            tensor.keep_layers(self._first)
 
     def _count(self, layer: int) -> None:
         samples = self._waiting.pop(layer)
-        record = _checking(
-            self._found.tensors, lambda tensor, array, count: tensor.tally(array, layer, count, self._every)
-        )
         while samples:
-            together = [samples.pop() for _ in range(min(_TOGETHER, len(samples)))]
-            self._observe({name: np.stack([s[name] for s in together]) for name in together[0]}, record)
+            together = [samples.pop() for _ in range(min(self._together, len(samples)))]
+            batch = {name: np.stack([s[name] for s in together]) for name in together[0]}
+            self._jobs.add(partial(self._pick, batch), partial(_count_picked, layer))
+
+    def _pick(self, batch: Batch) -> list[tuple[TensorStatistics, Picked]]:
+        found = []
+
+        def record(value: Value, array: NDArray[Any]) -> None:
+            tensor = self._found.tensors.get(value.name)
+            if tensor is not None and array.size:
+                samples = max(1, array.size // value.type.elements)
+                found.append((tensor, _finite(value, tensor.picked, array, samples, self._every)))
+
+        self._observe(batch, record)
+        return found
 
 
-def _checking(
-    tensors: Mapping[str, TensorStatistics], add: Callable[[TensorStatistics, NDArray[Any], int], None]
-) -> Record:
-    """``add``, of statistics, an array and its number of samples, for those values that are in ``tensors``."""
+def _count_picked(layer: int, found: list[tuple[TensorStatistics, Picked]]) -> None:
+    for tensor, picked in found:
+        tensor.count_picked(picked, layer)
 
-    def record(value: Value, array: NDArray[Any]) -> None:
-        if value.name not in tensors:
-            return
-        try:
-            add(tensors[value.name], array, max(1, array.size // value.type.elements))
-        except ValueError:
-            raise PassError(
-                f"%{value.name} is not finite on the calibration data",
-                value.producer.location if value.producer else None,
-                "the float model overflows, or is not a number, on these samples: check them and the weights",
-            ) from None
 
-    return record
+def _finite(value: Value, reader: Callable[..., T], *arguments: object) -> T:
+    """``reader`` of the arguments, where ``value`` is finite. Raises PassError."""
+    try:
+        return reader(*arguments)
+    except ValueError:
+        raise PassError(
+            f"%{value.name} is not finite on the calibration data",
+            value.producer.location if value.producer else None,
+            "the float model overflows, or is not a number, on these samples: check them and the weights",
+        ) from None
 
 
 def _interpret(graph: Graph, values: list[Value], peaks: list[Value]) -> Observe:

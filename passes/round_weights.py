@@ -78,7 +78,7 @@ class RoundWeights(Pass):
         limit = _largest_code(weight)  # as many bits as the scales were chosen for
         if walk is not None and limit <= self.coarse:
             np.einsum("gkk->gk", hessian)[:] += _DAMPING * np.einsum("gkk->g", hessian)[:, None] / k
-            w = following(layer.node, w, hessian, layer.quantized, walk.operand(layer))
+            w = following(layer.node, w, hessian, layer.quantized, walk.operand(layer.node.name))
         before = float(output_error(w, nearest, hessian, scale).sum())
         if walk is not None and limit <= self.coarse and weight.type.qparams.axis is not None:
             scale = clipping_scales(layer.node, w, hessian, scale, limit)

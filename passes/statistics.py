@@ -59,6 +59,15 @@ class MovingRange:
         return low, high
 
 
+@dataclass(frozen=True)
+class Picked:
+    """Of some samples: their extremes, the f64[4] that ``sample_sums`` adds up, and the elements to count, f32[n]."""
+
+    extremes: tuple[float, float]
+    sums: NDArray[np.float64]
+    elements: NDArray[Any]
+
+
 class TensorStatistics:
     """Count, extremes, a moving average of the extremes, and a histogram.
 
@@ -98,33 +107,51 @@ class TensorStatistics:
         """
         if x.size == 0:
             return
-        low, high = self._extremes(x)
+        self.widen(*self.extremes(x))
         self.count += x.size
+
+    def extremes(self, x: NDArray[Any]) -> tuple[float, float]:
+        """The least and the largest element of ``x``, which is not empty; nothing is added. Raises ValueError as ``extend``."""
+        least = 0.0 if self.never_negative else np.minimum.reduce(x, axis=None)
+        return self._finite(least, np.maximum.reduce(x, axis=None))
+
+    def widen(self, low: float, high: float) -> None:
+        """Add the extremes of a part of a batch."""
         self.min, self.max = min(self.min, low), max(self.max, high)
         self._batch = min(self._batch[0], low), max(self._batch[1], high)
 
     def tally(self, x: NDArray[Any], layer: int = 0, samples: int | None = None, every: bool = False) -> None:
-        """Count ``x`` (float32) in a layer of the histogram, as of data whose extremes are known.
+        """``count_picked`` of what ``picked`` finds."""
+        if x.size:
+            self.count_picked(self.picked(x, samples, every), layer)
+
+    def picked(self, x: NDArray[Any], samples: int | None = None, every: bool = False) -> Picked:
+        """What the histogram wants of ``x`` (float32), which is not empty; nothing is added.
 
         Samples lie along axis 0; ``samples``: how many there are, where they may span several of its rows; ``every``: no element
-        is left out. Computed in another way, extremes may differ a little: they widen those known. Raises ValueError as
-        ``extend``.
+        is left out. Raises ValueError as ``extend``.
         """
-        if x.size == 0:
-            return
         each = x.reshape(samples or (len(x) if x.ndim else 1), -1)
         highs = each.max(axis=1).astype(np.float64)
         lows = np.zeros_like(highs) if self.never_negative else each.min(axis=1).astype(np.float64)
-        low, high = self._finite(lows.min(), highs.max())
+        extremes = self._finite(lows.min(), highs.max())
+        sums = np.array([len(each), lows.sum(), highs.sum(), np.maximum(-lows, highs).sum()])
+        rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
+        return Picked(extremes, sums, rows[:, :: 1 if every else histogram_stride(rows.shape[1])].flatten())
+
+    def count_picked(self, picked: Picked, layer: int) -> None:
+        """Count elements in a layer of the histogram, as of data whose extremes are known.
+
+        Computed in another way, extremes may differ a little: they widen those known.
+        """
+        (low, high), x = picked.extremes, picked.elements
         self.min, self.max = min(self.min, low), max(self.max, high)
         sums = self.sample_sums.setdefault(layer, np.zeros(4))
-        sums += len(each), lows.sum(), highs.sum(), np.maximum(-lows, highs).sum()
+        sums += picked.sums
         self._cover()
-        rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
-        picked = rows[:, :: 1 if every else histogram_stride(rows.shape[1])].reshape(-1)
         # A power of two scales exactly, so a value falls into the same bin in every batch; in wide bins a small
         # float32 would underflow.
-        wide = picked if self.exponent <= 0 else picked.astype(np.float64)
+        wide = x if self.exponent <= 0 else x.astype(np.float64)
         scaled = wide * wide.dtype.type(2.0**-self.exponent)
         index = (scaled if low >= 0 else np.floor(scaled)).astype(np.int64)
         if self.first:
@@ -185,9 +212,6 @@ class TensorStatistics:
         used = np.flatnonzero(counts)
         centres = np.ldexp(used + self.first + 0.5, self.exponent)
         return np.clip(centres, self.min, self.max), counts[used]
-
-    def _extremes(self, x: NDArray[Any]) -> tuple[float, float]:
-        return self._finite(0.0 if self.never_negative else x.min(), x.max())
 
     def _finite(self, least: float, largest: float) -> tuple[float, float]:
         low, high = float(least), float(largest)

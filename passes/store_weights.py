@@ -14,6 +14,9 @@ from qcc.ir.ops.conv import Conv2d
 from qcc.ir.ops.dense import Dense
 from qcc.ir.ops.stored import CODE_MAX, DynamicDense, StoredWeight
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
+from qcc.passes.coarse_codes import FloatWalk
+from qcc.passes.error_feedback import output_error, round_with_feedback
+from qcc.passes.moments import covariance, sampled_rows
 
 _SHRINKS = np.arange(20, 10, -1) / 20  # shares of the largest magnitude that the largest code may stand for
 _HALF_MAX = float(np.finfo(np.float16).max)
@@ -25,6 +28,8 @@ class WeightOnly(Pass):
 
     ``format``: int8 and int4 have a scale for each output channel, or for each ``group`` of consecutive weights of one
     (0: none); of ten scales the one with the least squared error. fp16: IEEE 754 binary16, nearest, ties to even.
+    With samples (ctx.resources["correction_samples"], arrays by input name; ["evaluate"] is optional) int8 and int4 round with
+    error feedback where that makes the error of the layer's outputs smaller; ``limit``: filters with more weights do not.
     Weights of fewer than ``min_bytes`` in float32 stay as they are, and so do those of depthwise convolutions, of which
     there are few. Notes (rule ``weight-only``): the bytes before and after, and the signal to noise of the weights.
     """
@@ -35,6 +40,7 @@ class WeightOnly(Pass):
     format: Literal["int8", "int4", "fp16"] = "int8"
     group: int = 0
     min_bytes: int = 1024
+    limit: int = 2304
 
     def __post_init__(self) -> None:
         if self.group < 0 or (self.group and self.format == "fp16"):
@@ -44,6 +50,8 @@ class WeightOnly(Pass):
         """In place; a weight that several nodes share is stored once."""
         notes: list[Note] = []
         stored: dict[int, Value] = {}
+        samples = ctx.resources.get("correction_samples")
+        walk = FloatWalk(graph.clone(), samples, ctx) if samples and self.format != "fp16" else None
         for node in list(graph.nodes):
             if not isinstance(node.op, Conv2d | Dense):
                 continue
@@ -53,7 +61,7 @@ class WeightOnly(Pass):
                 notes.append(Note(node.name, self.name, False, reason))
                 continue
             if id(weight) not in stored:
-                stored[id(weight)] = self._store(graph, node)
+                stored[id(weight)] = self._store(graph, node, walk)
             notes.append(Note(node.name, self.name, True, _gain(weight, stored[id(weight)])))
             graph.set_input(node, 1, stored[id(weight)])
         return PassResult(bool(stored), tuple(notes))
@@ -70,7 +78,7 @@ class WeightOnly(Pass):
             return f"a weight is beyond {_HALF_MAX:g}"
         return ""
 
-    def _store(self, graph: Graph, node: Node) -> Value:
+    def _store(self, graph: Graph, node: Node, walk: FloatWalk | None) -> Value:
         weight = node.input(1)
         assert weight.data is not None
         builder = Builder(graph, before=node)
@@ -80,9 +88,12 @@ class WeightOnly(Pass):
                 builder.constant(weight.data.astype(np.float16).view(np.int16), f"{weight.name}_codes")
             ]
         else:
-            codes, scale = rounded(
-                weight.data.reshape(len(weight.data), -1), CODE_MAX[self.format], self.group
-            )
+            w, code_max = weight.data.reshape(len(weight.data), -1), CODE_MAX[self.format]
+            codes, scale = rounded(w, code_max, self.group)
+            if walk is not None and w.shape[1] <= self.limit:
+                moments = _second_moments(node, walk.operand(node.name))
+                if moments is not None:
+                    codes, scale = fed_back(w, codes, scale, moments, code_max, self.group)
             codes = codes.reshape(weight.type.shape)
             operands = [
                 builder.constant(codes, f"{weight.name}_codes"),
@@ -167,6 +178,45 @@ def rounded(
         better = error < best
         best[better], scale[better], codes[better] = error[better], tried[better], q[better]
     return np.ascontiguousarray(codes.reshape(outputs, -1)[:, :depth]), scale
+
+
+def _second_moments(node: Node, x: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Of what the weights of ``node`` meet, about 0: the bias takes up no mean error. None where the op does not tell."""
+    rows, found = sampled_rows(node, x), covariance(node, x)
+    if rows is None or found is None:
+        return None
+    mean = rows.mean(axis=(0, 1), dtype=np.float64)
+    return np.asarray(found + mean[:, :, None] * mean[:, None])
+
+
+def fed_back(
+    w: NDArray[np.generic],
+    codes: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    hessian: NDArray[np.float64],
+    code_max: int,
+    group: int,
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Of ``codes`` and ``scale`` of w [O, K], as ``rounded`` gives them, and of codes rounded with error feedback on these and on
+    smaller scales, for each row those with the least error of its output. ``hessian``: [groups, K, K], second moments.
+    """
+    groups, depth, _ = hessian.shape
+    real = w.astype(np.float64).reshape(groups, -1, depth)
+
+    def wide(scale: NDArray[np.float32]) -> NDArray[np.float64]:
+        each = np.repeat(scale.astype(np.float64), group or depth, axis=1)[:, :depth]
+        return each.reshape(real.shape)
+
+    best, chosen = codes.reshape(real.shape).astype(np.float64), scale.copy()
+    least = output_error(real, best, hessian, wide(scale))
+    for share in _SHRINKS:
+        tried = (scale * share).astype(np.float32)
+        q = round_with_feedback(real, hessian, wide(tried), code_max, sweeps=2)
+        error = output_error(real, q, hessian, wide(tried))
+        better = error < least
+        best[better], least = q[better], np.minimum(error, least)
+        chosen[better.reshape(-1)] = tried[better.reshape(-1)]
+    return best.reshape(w.shape).astype(np.int8), chosen
 
 
 def _gain(weight: Value, stored: Value) -> str:

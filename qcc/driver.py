@@ -21,6 +21,7 @@ from qcc.ir.errors import ImportModelError, PassError, QccError
 from qcc.ir.graph import Graph
 from qcc.ir.location import Location
 from qcc.ir.ops.fake_quant import input_codes
+from qcc.ir.ops.stored import CODE_MAX
 from qcc.ir.qspec import QSpec
 from qcc.options import CompileOptions
 from qcc.passes.adopt_qparams import AdoptQParams, undictated
@@ -105,7 +106,10 @@ def compile_graph(
         ctx.resources["statistics"], calibration = statistics, statistics.sketch.batch()
     data = _calibration(made, calibration, warn)
     if options.precision != "int8":
-        next(_remembering(made, data), None)
+        if options.weights_only in CODE_MAX and not made.synthetic:
+            ctx.resources.update(_given(made, data))
+        else:
+            next(_remembering(made, data), None)
         if _pipeline(STORE_STAGE, options):
             made.stored = _run(made, STORE_STAGE, made.float_graph.clone(), ctx)
         return made

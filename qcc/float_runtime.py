@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from qcc.ir import interpreter
 from qcc.ir.errors import QccError
 from qcc.ir.graph import Graph, Node, Value
 from qcc.onnx_exporter import carried_values, export, has_onnx_form
+from qcc.passes.graph_statistics import processors
 
 Array = NDArray[Any]
 
@@ -41,7 +40,7 @@ _RUNTIME_ERRORS = (
 # The third quantizes float weights, per tensor, wherever a layer's operand and result have QDQ nodes.
 _DISABLED = ["QDQPropagationTransformer", "Pad_Fusion", "WeightBiasQuantization"]
 _FATAL = 4  # log severity: errors arrive as exceptions
-_OBSERVED_BYTES = 8 * 2**20  # of all observed tensors of one call: few enough to stay in a cache
+_OBSERVED_BYTES = 4 * 2**20  # of all observed tensors of one call: few enough to stay in a cache
 _OUTPUT_BATCH = 64
 _OUTPUT_BYTES = 2 * 2**20  # of all outputs of one call, of more than one sample
 
@@ -76,6 +75,10 @@ class FloatRuntime:
     ) -> None:
         self.graph = graph
         self.observe = [v for v in observe if not v.is_constant]
+        handed = (
+            v.type.shape[-1] * 4 if v in peaks and v.type.rank == 4 else v.type.bytes for v in self.observe
+        )
+        self._observed_bytes = sum(handed) or 1  # of a sample
         self.is_onnx = has_onnx_form(graph)
         if not self.is_onnx:
             self._tensors = {v.name: f"observed {v.name}" for v in self.observe}
@@ -126,8 +129,7 @@ class FloatRuntime:
 
     def observed(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         """Observed values by name, a few samples at a time so that they take little memory."""
-        sample_bytes = sum(v.type.bytes for v in self.observe) or 1
-        size = max(1, _OBSERVED_BYTES // sample_bytes)
+        size = max(1, _OBSERVED_BYTES // self._observed_bytes)
         for _, observed in self._calls(inputs, size, observe=True):
             yield observed
 
@@ -212,8 +214,10 @@ def observer(
     """What calibration runs a float graph with: a function of a batch and of a recorder of (value, array).
 
     Arrays may come channels-first, and one value in several pieces. Of ``peaks`` there may be no more than the largest elements.
+    ``layout_free``: as calibration wants it, which calls it from as many threads as there are processors, so that a call has one.
     """
-    runtime = FloatRuntime(graph, values, layout_free=layout_free, peaks=peaks)
+    threads = 1 if layout_free else 0
+    runtime = FloatRuntime(graph, values, threads, layout_free=layout_free, peaks=peaks)
 
     def observe(batch: Mapping[str, Array], record: Observer) -> None:
         for observed in runtime.observed(batch):
@@ -274,15 +278,10 @@ def run_onnx(model: str | Path | SerializableModel, inputs: Mapping[str, Array])
     }
 
 
-def _processors() -> int:
-    """Those this process may use: left alone, onnxruntime counts them all, and its threads wait for each other."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def _session(source: str | bytes, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads or _processors()
+    options.intra_op_num_threads = threads or processors()
     # products of floats and dequantized weights in float32: by default (4) the floats are quantized to 8 bits
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     try:

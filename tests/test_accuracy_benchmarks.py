@@ -51,7 +51,8 @@ def test_shares_of_a_loss(benchmarks: tuple[ModuleType, ModuleType]) -> None:
     figures = {"8 bits": (30.0, 0.99), "4 bits": (10.0, 0.89), "4 bits, corrected": (21.0, 0.93)}
     metrics = {name: {"sqnr_db": [db], "agree": agree} for name, (db, agree) in figures.items()}
     won = w4a8.won_back(metrics)
-    assert won == pytest.approx({"sqnr_db": 0.55, "agree": 0.4})
+    noise = (0.1 - 10**-2.1) / (0.1 - 0.001)
+    assert won == pytest.approx({"sqnr_db": 0.55, "noise": noise, "agree": 0.4})
     assert not w4a8.Result("model", metrics, won, {}).passes
     metrics["8 bits"]["agree"] = 0.89  # nothing was lost
     won = w4a8.won_back(metrics)

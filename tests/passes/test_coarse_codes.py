@@ -43,11 +43,11 @@ def test_the_walk_finds_the_float_operand_of_each_layer() -> None:
     for layer in layers(error.source, plain.clone(), error.samples, PassContext(), ""):
         if layer.node.name != "depthwise":  # some may be left out
             expected = seen[layer.node.input(0).name].reshape(layer.quantized.shape)
-            np.testing.assert_array_equal(walk.operand(layer), expected)
+            np.testing.assert_array_equal(walk.operand(layer.node.name), expected)
             found.append(layer.node.name)
     assert found == ["first", "joined", "last"]
-    with pytest.raises(ValueError, match="is not among the layers to come"):
-        walk.operand(layer)
+    with pytest.raises(ValueError, match="is not among the nodes to come"):
+        walk.operand(layer.node.name)
 
 
 def test_weights_follow_the_float_operand() -> None:

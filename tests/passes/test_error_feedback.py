@@ -37,6 +37,25 @@ def test_it_equals_obq(inputs: int) -> None:
         assert (found[0, row] == obq(w[0, row], h[0], scale[0, row], 7)).all()
 
 
+def test_each_weight_may_have_a_scale_of_its_own() -> None:
+    w, h, row_scale = layer(3, 70, seed=5, rows=400)
+    scale = row_scale[..., None] * np.repeat(
+        np.random.default_rng(6).uniform(0.3, 1.0, (1, 3, 7)), 10, axis=2
+    )
+    found = round_with_feedback(w, h, scale, 7)
+    for row in range(3):
+        inverse, left, want = np.linalg.inv(h[0]), w[0, row].copy(), np.zeros(70)
+        for j in np.argsort(-np.diagonal(h[0]), kind="stable"):
+            want[j] = np.clip(np.rint(left[j] / scale[0, row, j]), -7, 7)
+            left -= (left[j] - want[j] * scale[0, row, j]) / inverse[j, j] * inverse[:, j]
+            inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
+        assert (found[0, row] == want).all()
+    before = output_error(w, found, h, scale)
+    swept = output_error(w, round_with_feedback(w, h, scale, 7, sweeps=3), h, scale)
+    assert (swept <= before * (1 + 1e-5)).all()
+    assert swept.sum() < before.sum()
+
+
 def test_groups_do_not_meet() -> None:
     layers = [layer(2, 9, seed) for seed in (1, 2)]
     w, h, scale = (np.concatenate([made[i] for made in layers]) for i in range(3))

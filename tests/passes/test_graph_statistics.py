@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantized_nets import Net, Samples, run_pass
 
+from qcc.ir import interpreter
 from qcc.ir.errors import ParseError, PassError
-from qcc.ir.graph import Graph
+from qcc.ir.graph import Graph, Value
 from qcc.ir.npz import load_arrays, pack_arrays
 from qcc.ir.ops.activation import Clamp
 from qcc.ir.ops.pool import MaxPool2d
@@ -20,7 +22,10 @@ from qcc.passes.calibrate import collect, observed_values
 from qcc.passes.graph_statistics import (
     COUNTED_SAMPLES,
     KEPT_BYTES,
+    Batch,
     GraphStatistics,
+    Observe,
+    Record,
     SampleSketch,
     never_negative,
 )
@@ -282,3 +287,41 @@ def test_what_is_no_archive_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.qstats").write_bytes(b"no archive")
     with pytest.raises(ParseError, match="cannot read the arrays"):
         load_statistics(tmp_path / "a.qstats")
+
+
+# ---------------------------------------------------------------------- threads
+@pytest.mark.parametrize("threads", [1, 3])
+def test_statistics_do_not_depend_on_the_number_of_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    graph, samples = many(300)
+    batches = parts(samples, [7, 40, 41, 200])
+    save_statistics(collected(graph, *batches), tmp_path / "want.qstats")
+    monkeypatch.setattr("qcc.passes.graph_statistics.processors", lambda: threads)
+    save_statistics(collected(graph, *batches), tmp_path / "got.qstats")
+    assert (tmp_path / "got.qstats").read_bytes() == (tmp_path / "want.qstats").read_bytes()
+
+
+def test_the_order_of_batches_is_kept_though_one_takes_longer() -> None:
+    graph, samples = net()
+    batches = parts(samples, [10, 20, 30])
+
+    def factory(graph: Graph, values: list[Value], peaks: list[Value]) -> Observe:
+        def observe(batch: Batch, record: Record) -> None:
+            if np.shares_memory(batch["x"], batches[0]["x"]):
+                sleep(0.05)
+            interpreter.run(graph, batch, observe=record)
+
+        return observe
+
+    late = collect(graph, observed_values(graph), batches, PassContext({"observer_factory": factory}))
+    want = collected(graph, *batches)
+    for name, tensor in late.tensors.items():
+        assert tensor.moving == want.tensors[name].moving
+
+
+def test_what_is_not_finite_is_reported_though_a_thread_found_it() -> None:
+    graph, samples = net()
+    samples["x"][30] = np.inf
+    with pytest.raises(PassError, match="%x is not finite on the calibration data"):
+        collected(graph, *parts(samples, [10, 20, 40]))

@@ -19,7 +19,7 @@ from qcc.ir.verifier import verify
 from qcc.passes.base import PassContext
 from qcc.passes.manager import run_pipeline
 from qcc.passes.pipelines import parse_pipeline
-from qcc.passes.store_weights import WeightOnly, rounded
+from qcc.passes.store_weights import WeightOnly, fed_back, rounded
 
 
 def net(outputs: int = 16, depth: int = 24) -> Graph:
@@ -217,3 +217,44 @@ def test_operands_of_a_dynamic_product_are_checked() -> None:
 def test_pipeline_refuses_what_the_pass_refuses() -> None:
     with pytest.raises(ParseError, match="fp16 has no group of 8 weights"):
         parse_pipeline("weight-only{format=fp16 group=8}")
+
+
+# ---------------------------------------------------------------------- error feedback
+@pytest.mark.parametrize("options", ["format=int4", "format=int4 group=5", "format=int8"])
+def test_samples_make_the_error_of_the_outputs_smaller(options: str) -> None:
+    rng = np.random.default_rng(2)
+    mixed = rng.normal(size=(24, 24))  # correlated channels: what one weight does wrong others can undo
+
+    def samples(count: int) -> dict[str, np.ndarray]:
+        return {"x": (rng.normal(size=(count, 6, 5, 24)) @ mixed + 1).astype(np.float32)}
+
+    pipeline, learned = f"weight-only{{{options} min_bytes=0}}", samples(40)
+    plain = run_pipeline(net(), pipeline, PassContext())
+    given_samples = run_pipeline(net(), pipeline, PassContext({"correction_samples": learned}))
+    inputs = samples(40)
+    want = run(net(), inputs)["y"]
+    before, after = (float(((run(g, inputs)["y"] - want) ** 2).mean()) for g in (plain, given_samples))
+    assert after < 0.8 * before
+
+
+def test_long_filters_are_rounded_to_nearest() -> None:
+    ctx = PassContext({"correction_samples": sample(net())})
+    found = run_pipeline(net(), "weight-only{format=int4 min_bytes=0 limit=1}", ctx)
+    plain = run_pipeline(net(), "weight-only{format=int4 min_bytes=0}", PassContext())
+    inputs = sample(found)
+    np.testing.assert_array_equal(run(found, inputs)["y"], run(plain, inputs)["y"])
+
+
+def test_a_row_never_gets_worse_than_rounded_to_nearest() -> None:
+    rng = np.random.default_rng(3)
+    w, x = rng.normal(size=(6, 10)), rng.normal(size=(50, 10)) @ rng.normal(size=(10, 10))
+    moments = (x.T @ x / 50)[None]
+    codes, scale = rounded(w, 7, 4)
+    better, scales = fed_back(w, codes, scale, moments, 7, 4)
+    assert np.abs(better).max() <= 7
+
+    def errors(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return (((w - codes * np.repeat(scale, 4, axis=1)[:, :10]) @ x.T) ** 2).mean(axis=1)
+
+    assert (errors(better, scales) <= errors(codes, scale) * (1 + 1e-5)).all()
+    assert errors(better, scales).sum() < 0.7 * errors(codes, scale).sum()
