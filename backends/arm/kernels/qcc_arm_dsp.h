@@ -32,7 +32,11 @@
 #endif
 
 /* Of each channel, the kernels read bias, multiplier, shift + up - 32 and, where QCC_UP is 1, up. */
-enum { QCC_DSP_CHANNEL = 3 + QCC_UP };
+#if QCC_UP
+enum { QCC_DSP_CHANNEL = 4 };
+#else
+enum { QCC_DSP_CHANNEL = 3 };
+#endif
 
 #ifdef __cplusplus
 extern "C" {

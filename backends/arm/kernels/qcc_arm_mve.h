@@ -1,7 +1,7 @@
 /* What the kernels for the vectors of Armv8.1-M (MVE, Cortex-M55 and M85) share.
  *
  * Requantization of four channels, as in qcc_arm_dsp.h: rounding and zero_point are one term added to the upper half of
- * the product. The constants of 4 channels are int32[4 + QCC_UP][4]: bias, up where QCC_UP is 1, multiplier, that term, and
+ * the product. The constants of 4 channels are int32[QCC_MVE_CHANNEL][4]: bias, up where QCC_UP is 1, multiplier, that term, and
  * 32 - up - shift.
  */
 #ifndef QCC_ARM_MVE_H
@@ -16,7 +16,11 @@
 
 #include <arm_mve.h>
 
-enum { QCC_MVE_CHANNEL = 4 + QCC_UP };
+#if QCC_UP
+enum { QCC_MVE_CHANNEL = 5 };
+#else
+enum { QCC_MVE_CHANNEL = 4 };
+#endif
 
 #ifdef __cplusplus
 extern "C" {

@@ -148,13 +148,13 @@ static inline __attribute__((always_inline)) void compute_channel(const pixels *
   const uint32_t *windows = p->windows, *places = p->places;
   const int32x4_t w = vsetq_lane_s32(0, vreinterpretq_s32_s8(vldrbq_s8(weights)), 3);
   const int32x4_t below = vshlq_n_s32(w, 8);
-  const int32x4_t multiplier = vdupq_n_s32(constants[1 + QCC_UP]), shift = vdupq_n_s32(constants[3 + QCC_UP]);
+  const int32x4_t multiplier = vdupq_n_s32(constants[QCC_MVE_CHANNEL - 3]), shift = vdupq_n_s32(constants[QCC_MVE_CHANNEL - 1]);
   const int32x4_t low = vdupq_n_s32(p->low), high = vdupq_n_s32(p->high);
   int32_t s0, s1, s2, s3;
 #define QCC_OPERANDS                                                                                                 \
   : [windows] "+r"(windows), [places] "+r"(places), [s0] "=&Te"(s0), [s1] "=&Te"(s1), [s2] "=&Te"(s2), [s3] "=&Te"(s3) \
   : [p] "r"(p), [x] "r"(x), [y] "r"(y), [w] "w"(w), [below] "w"(below), [bias] "r"(constants[0]),                    \
-    [multiplier] "w"(multiplier), [rounding] "r"(constants[2 + QCC_UP]), [shift] "w"(shift), [low] "w"(low), [high] "w"(high) \
+    [multiplier] "w"(multiplier), [rounding] "r"(constants[QCC_MVE_CHANNEL - 2]), [shift] "w"(shift), [low] "w"(low), [high] "w"(high) \
   : "lr", "q0", "q1", "cc", "memory"
   if (rows == 2) {
     __asm__ volatile(QCC_CHANNEL(QCC_TWO_ROWS) QCC_OPERANDS);
