@@ -14,6 +14,7 @@
 #define QCC_AVX512VNNI_CONV_H
 
 #include "qcc_avx512vnni_output.h"
+#include "qcc_regions.h"
 
 #define QCC_CONV_ROWS 16 /* the most pixels of a tile */
 #define QCC_CONV_HALF 12 /* vectors of half a tile */
@@ -347,31 +348,8 @@ static void qcc_conv_pad(const qcc_avx512_conv_params *p, const int8_t *input, i
 
 /* ---------------------------------------------------------------- what lies in the padding */
 
-/* Outputs side by side whose taps `tap` to tap + taps - 1 are those that may lie on the image. */
-typedef struct {
-  int32_t first, count, tap, taps;
-} qcc_conv_band;
-
-/* The outputs along an axis whose first tap lies in the padding, those behind them, and those whose last tap lies there. */
-static void qcc_conv_bands(qcc_conv_band *band, int32_t outputs, int32_t inputs, int32_t stride, int32_t kernel,
-                           int32_t dilation, int32_t pad) {
-  const int32_t end = pad + inputs, reach = (kernel - 1) * dilation;
-  int32_t before = (pad + stride - 1) / stride, last = end > reach ? (end - reach + stride - 1) / stride : 0;
-  before = before < outputs ? before : outputs;
-  last = last < before ? before : last < outputs ? last : outputs;
-  int32_t skipped = before ? (pad - (before - 1) * stride + dilation - 1) / dilation : 0;
-  int32_t kept = last < outputs ? (end - last * stride + dilation - 1) / dilation : kernel;
-  skipped = skipped < kernel ? skipped : kernel - 1;
-  kept = kept < 1 ? 1 : kept < kernel ? kept : kernel;
-  const qcc_conv_band bands[3] = {
-      {0, before, skipped, kernel - skipped}, {before, last - before, 0, kernel}, {last, outputs - last, 0, kept}};
-  for (int i = 0; i < 3; ++i) {
-    band[i] = bands[i];
-  }
-}
-
 /* Taps times pixels that the tiles compute, the requantization as `more` taps. */
-static int32_t qcc_conv_work(int vectors, const qcc_conv_band *rows, const qcc_conv_band *columns, int32_t more) {
+static int32_t qcc_conv_work(int vectors, const qcc_band *rows, const qcc_band *columns, int32_t more) {
   const int32_t most = QCC_CONV_MOST(vectors), least = most - 2, count = rows->count * columns->count;
   const int32_t tiles = (count + most - 1) / most, worked = (count + least - 1) / least * least;
   return count ? (count / tiles < least ? worked : count) * (rows->taps * columns->taps + more) : 0;
@@ -379,20 +357,16 @@ static int32_t qcc_conv_work(int vectors, const qcc_conv_band *rows, const qcc_c
 
 /* The regions that leave out as many products with the padding as it pays to: rows at the top and the bottom, columns at
  * the sides of the others, or nothing. */
-static void qcc_conv_regions(const qcc_avx512_conv_params *p, int padded, qcc_conv_band *rows, qcc_conv_band *columns) {
-  const qcc_conv_band none = {0, 0, 0, 0}, height = {0, p->output_height, 0, p->kernel_height},
-                      width = {0, p->output_width, 0, p->kernel_width};
-  for (int i = 0; i < 3; ++i) {
-    rows[i] = i == 1 ? height : none;
-    columns[i] = i == 1 ? width : none;
-  }
+static void qcc_conv_regions(const qcc_avx512_conv_params *p, int padded, qcc_band *rows, qcc_band *columns) {
+  qcc_whole(rows, p->output_height, p->kernel_height);
+  qcc_whole(columns, p->output_width, p->kernel_width);
   if (!padded || p->pad_value != -128) {
     return; /* -128 is zero as uint8: products of other values count */
   }
-  qcc_conv_band of_rows[3], of_columns[3];
-  qcc_conv_bands(of_rows, p->output_height, p->input_height, p->stride_height, p->kernel_height, p->dilation_height,
-                 p->pad_top);
-  qcc_conv_bands(of_columns, p->output_width, p->input_width, p->stride_width, p->kernel_width, 1, p->pad_left);
+  const qcc_band height = rows[1], width = columns[1];
+  qcc_band of_rows[3], of_columns[3];
+  qcc_bands(of_rows, p->output_height, p->input_height, p->stride_height, p->kernel_height, p->dilation_height, p->pad_top);
+  qcc_bands(of_columns, p->output_width, p->input_width, p->stride_width, p->kernel_width, 1, p->pad_left);
   const int32_t more = 16 / p->input_channels + 1; /* a requantization takes as long as four quads or so */
   const int32_t inner = qcc_conv_work(p->vectors, of_rows + 1, &width, more);
   const int32_t edges = qcc_conv_work(p->vectors, of_rows, &width, more) + qcc_conv_work(p->vectors, of_rows + 2, &width, more);
@@ -439,7 +413,7 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
   image.clamps = p->low > -128 || p->high < 127;
   const int32_t line_quads = image.runs * ((run + 3) / 4);
   const ptrdiff_t quads = (ptrdiff_t)p->kernel_height * line_quads;
-  qcc_conv_band rows[3], columns[3];
+  qcc_band rows[3], columns[3];
   qcc_conv_regions(p, padded, rows, columns);
 
   for (int32_t n = 0; n < p->batch; ++n) {
@@ -460,8 +434,8 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
         block.lanes = channels == 64 ? ~(__mmask64)0 : ((__mmask64)1 << channels) - 1;
         for (int i = 0; i < 3; ++i) {
           for (int j = 0; j < 3; ++j) {
-            const qcc_conv_band row = rows[i], whole = {0, i == 1 ? 0 : j == 1 ? p->output_width : 0, 0, p->kernel_width};
-            const qcc_conv_band column = i == 1 ? columns[j] : whole;
+            const qcc_band row = rows[i], whole = {0, i == 1 ? 0 : j == 1 ? p->output_width : 0, 0, p->kernel_width};
+            const qcc_band column = i == 1 ? columns[j] : whole;
             const ptrdiff_t at = start + ((ptrdiff_t)row.first * p->output_width + column.first) * p->output_step;
             if (row.count == 0 || column.count == 0) {
               continue;
