@@ -177,7 +177,8 @@ QCC_INLINE void qcc_conv2d(const qcc_avx2_conv2d_params *p, const int8_t *input,
                                 left < 16 ? left : 16,
                                 p->skip_zero_point,
                                 saturation};
-        for (int i = 0; i < 9; ++i) {
+        for (int k = 0; k < 9; ++k) {
+          const int i = (k + 4) % 9; /* the most pixels first: the weights come to the cache */
           const int32_t first = row[i / 3].first > y ? row[i / 3].first - y : 0;
           const int32_t end = row[i / 3].first + row[i / 3].count - y, count = (end < rows ? end : rows) - first;
           const qcc_band *r = row + i / 3, *c = column + i % 3;

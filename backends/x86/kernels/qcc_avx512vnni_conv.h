@@ -432,8 +432,9 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
         const int follows = left > 16 * vectors;
         const int8_t *const own = block.weights, *const later = own + (follows ? quads * vectors * 64 : 0);
         block.lanes = channels == 64 ? ~(__mmask64)0 : ((__mmask64)1 << channels) - 1;
-        for (int i = 0; i < 3; ++i) {
-          for (int j = 0; j < 3; ++j) {
+        for (int m = 0; m < 3; ++m) {
+          for (int l = 0; l < 3; ++l) {
+            const int i = (m + 1) % 3, j = (l + 1) % 3; /* the most pixels first: the weights come to the cache */
             const qcc_band row = rows[i], whole = {0, i == 1 ? 0 : j == 1 ? p->output_width : 0, 0, p->kernel_width};
             const qcc_band column = i == 1 ? columns[j] : whole;
             const ptrdiff_t at = start + ((ptrdiff_t)row.first * p->output_width + column.first) * p->output_step;
