@@ -144,7 +144,9 @@ def lower_conv2d_on(isa: Isa, step: Step) -> Call:
     outputs, _, kw, channels = weights.shape
     run = kw * channels if op.dilations[1] == 1 else channels
     band, elements = band_rows(step, isa.element_bytes)
-    zero = 0 if isa.centre else int(call.params["pad_value"])
+    pad_value = call.params["pad_value"]
+    assert isinstance(pad_value, int)
+    zero = 0 if isa.centre else pad_value
     constants = _product(
         isa, step, call, weights.reshape(outputs, -1, run).astype(isa.conv_weights), BLOCK // LANES, zero
     )
