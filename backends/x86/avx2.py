@@ -110,12 +110,12 @@ def _constants(
 
 
 def _product(
-    isa: Isa, step: Step, call: Call, weights: NDArray[Any], largest: int
+    isa: Isa, step: Step, call: Call, weights: NDArray[Any], largest: int, zero: int = 0
 ) -> dict[str, NDArray[Any] | None]:
-    """``weights``: s8[O, runs, run]."""
+    """``weights``: s8[O, runs, run]; ``zero``: what is subtracted from an activation besides, the value of the padding."""
     bias = call.constants["bias"]
     assert bias is not None
-    centred = bias.astype(np.int64) - isa.centre * weights.astype(np.int64).sum(axis=(1, 2))
+    centred = bias.astype(np.int64) - (isa.centre - zero) * weights.astype(np.int64).sum(axis=(1, 2))
     return _constants(step, call, pack_weights(weights, isa.group, largest), centred)
 
 
@@ -144,8 +144,11 @@ def lower_conv2d_on(isa: Isa, step: Step) -> Call:
     outputs, _, kw, channels = weights.shape
     run = kw * channels if op.dilations[1] == 1 else channels
     band, elements = band_rows(step, isa.element_bytes)
+    pad_value = call.params["pad_value"]
+    assert isinstance(pad_value, int)
+    zero = 0 if isa.centre else pad_value
     constants = _product(
-        isa, step, call, weights.reshape(outputs, -1, run).astype(isa.conv_weights), BLOCK // LANES
+        isa, step, call, weights.reshape(outputs, -1, run).astype(isa.conv_weights), BLOCK // LANES, zero
     )
     workspace = elements * isa.element_bytes + _SLACK_BYTES["conv2d"]
     return Call(_params(call, band), constants, workspace, inputs=call.inputs)

@@ -265,6 +265,7 @@ def cost(step: Step, tile: Tile) -> float:
     op = step.root.op
     pixels, outputs = step.output.type.elements // shape[-1] // tile.pixels, weights[0] * tile.pixels
     quads, groups, copied, lines, runs = ceil(weights[-1] / 4), 1, 0, 1, 1
+    inside = 1.0
     if isinstance(op, Conv2d):
         height, groups = weights[1], op.groups
         width = weights[2] + (tile.pixels - 1) * op.strides[1]
@@ -274,6 +275,7 @@ def cost(step: Step, tile: Tile) -> float:
         if any(op.pads) or groups > 1 or weights[2] * weights[3] % 4:
             copied = step.root.input(0).type.elements
         lines, runs = height, 1 if op.dilations[1] == 1 else width
+        inside = _inside(step)
     short = runs == 1 and (copied > 0 or lines == 1) and not tile.exact
     short &= quads >= _SHORT_QUADS[0] * lines and quads <= _SHORT_QUADS[1]
     cycles = _CALL + copied / _COPY
@@ -284,9 +286,23 @@ def cost(step: Step, tile: Tile) -> float:
         quad, requantize, residual = _QUAD, _REQUANTIZE, _RESIDUAL
         if short and pixels > ROWS[v]:
             rows, (quad, requantize, residual) = pixels, _SHORT
-        each = quads * quad[v] + requantize[v] + (residual[v] if len(step.inputs) > 1 else 0)
+        each = quads * inside * quad[v] + requantize[v] + (residual[v] if len(step.inputs) > 1 else 0)
         cycles += groups * rows * (each + _EXACT * vectors * tile.exact)
     return cycles
+
+
+def _inside(step: Step) -> float:
+    """Share of the taps that the kernel multiplies: not those in a padding of zeros."""
+    op, image, taps = step.root.op, step.root.input(0), step.root.input(1).type.shape
+    assert isinstance(op, Conv2d)
+    if zero_point(image) != -CENTRE:
+        return 1.0
+    share = 1.0
+    for axis in (0, 1):
+        first = np.arange(step.output.type.shape[1 + axis]) * op.strides[axis] - op.pads[axis]
+        at = first[:, None] + np.arange(taps[1 + axis]) * op.dilations[axis]
+        share *= float(((at >= 0) & (at < image.type.shape[1 + axis])).mean())
+    return share
 
 
 def _rows(root: str, tile: Tile) -> tuple[Kernel, ...]:

@@ -100,6 +100,29 @@ def test_every_tile(row: Kernel, net: Any, layer: Any, emitted: Callable[..., An
     check(folder, program, graph.samples(5), target, layers)
 
 
+@pytest.mark.parametrize("row", variants(), ids=lambda row: row.label)
+def test_padding(row: Kernel, net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target) -> None:
+    """Where the padding is zero as uint8, its products are left out: at the edges, the pixels have tiles of their own."""
+    outputs = 11 if row.variant.count("x") == 2 else int(row.variant.split("x")[1]) + 5
+    layers = [
+        layer(channels, outputs, (2 * pad + 1,) * 2, size, (stride, stride), (pad,) * 4, residual=residual)
+        for pad, stride, size in (
+            (1, 1, (7, 8)),
+            (1, 1, (14, 14)),
+            (2, 1, (9, 8)),
+            (1, 2, (13, 12)),
+            (2, 1, (2, 2)),
+        )
+        for channels, residual in ((4, ""), (16, "add"), (18, ""), (32, ""), (64, "sub"))
+    ]
+    graph = net(layers, 4)
+    target = only(vnni, row)
+    folder, program = emitted(graph, target)
+    padding = [op.step.root.op.pad_value for op in program.operations if op.kernel.label == row.label]
+    assert padding.count(-128) > 3
+    check(folder, program, graph.samples(5), target, layers)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_groups(exact: bool, net: Any, layer: Any, emitted: Callable[..., Any], vnni: Target) -> None:
     layers = [

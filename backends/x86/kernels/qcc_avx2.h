@@ -153,9 +153,10 @@ typedef struct {
   qcc_output saturation;
 } qcc_epilogue;
 
-/* Residual operand, requantization and store of two pixels; the second is stored when `both` is not 0. */
-QCC_INLINE void qcc_finish(const int vectors, const qcc_epilogue *e, __m256i *a, __m256i *b, ptrdiff_t pixel, int both) {
-  const ptrdiff_t first = pixel * e->step, second = first + e->step;
+/* Residual operand, requantization and store of two pixels, `first` and `second` bytes behind that of the epilogue; the
+ * second is stored when `both` is not 0. */
+QCC_INLINE void qcc_finish(const int vectors, const qcc_epilogue *e, __m256i *a, __m256i *b, ptrdiff_t first, ptrdiff_t second,
+                           int both) {
   if (e->skip) {
     qcc_add_skip(vectors, a, qcc_load_bytes(e->skip + first, e->width), e->skip_zero_point, e->skip_multiplier);
     if (both) {

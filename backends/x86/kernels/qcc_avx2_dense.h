@@ -40,7 +40,7 @@ QCC_INLINE void qcc_dense_block(const int vectors, const int8_t *x, int32_t grou
   QCC_UNROLL
   for (int v = 0; v < vectors; v += 2) {
     e.width = width - 8 * v < 16 ? width - 8 * v : 16;
-    qcc_finish(vectors == 1 ? 1 : 2, &e, acc + v, acc + v, 0, 0);
+    qcc_finish(vectors == 1 ? 1 : 2, &e, acc + v, acc + v, 0, 0, 0);
     e.scale += 16;
     e.output += 16;
     if (e.skip) {
@@ -54,7 +54,7 @@ QCC_INLINE void qcc_dense(const qcc_avx2_dense_params *p, const int8_t *input, c
                           const int32_t *bias, const int32_t *skip_multiplier, const float *scale, int8_t *output,
                           int8_t *workspace) {
   const int32_t groups = (p->input_channels + QCC_GROUP - 1) / QCC_GROUP;
-  qcc_elements(QCC_ELEMENT_BYTES, workspace, input, p->input_channels);
+  qcc_elements(QCC_ELEMENT_BYTES, workspace, input, p->input_channels, 0);
   qcc_fill(1, workspace + (ptrdiff_t)QCC_ELEMENT_BYTES * p->input_channels, 0, 4); /* the last group may read it */
   int32_t vectors;
   for (int32_t o = 0; o < p->output_channels; o += 8 * vectors) {

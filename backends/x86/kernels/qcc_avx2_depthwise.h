@@ -46,7 +46,8 @@ QCC_INLINE void qcc_depthwise_tile(const int pixels, const qcc_taps *taps, const
   }
   QCC_UNROLL
   for (int i = 0; i < pixels; i += 2) {
-    qcc_finish(2, e, acc + 2 * i, acc + 2 * i + 2 * (pixels > 1), first + i, pixels > 1);
+    qcc_finish(2, e, acc + 2 * i, acc + 2 * i + 2 * (pixels > 1), (first + i) * e->step,
+               (first + i + 1) * e->step, pixels > 1);
   }
 }
 
@@ -87,7 +88,7 @@ QCC_INLINE void qcc_depthwise_conv2d(const qcc_avx2_conv2d_params *p, const int8
       if (row == 0) {
         const int32_t rows = p->output_height - y < p->band ? p->output_height - y : p->band;
         const int32_t height = qcc_reach(rows, p->stride_height, p->kernel_height, p->dilation_height);
-        qcc_copy_padded(2, p, input, workspace, y * p->stride_height, height, width);
+        qcc_copy_padded(2, p, input, workspace, y * p->stride_height, height, width, 0);
         qcc_fill(2, workspace + height * line, 0, 16); /* a last vector may read it */
       }
       const ptrdiff_t start = ((ptrdiff_t)n * p->output_height + y) * p->output_width * channels;

@@ -4,8 +4,10 @@
 
 #include "qcc_avx2.h"
 
-/* `count` activations as elements of `size` bytes. */
-QCC_INLINE void qcc_elements(const int size, int8_t *QCC_RESTRICT to, const int8_t *QCC_RESTRICT x, ptrdiff_t count) {
+/* `count` activations as elements of `size` bytes; of two bytes, less `zero`. */
+QCC_INLINE void qcc_elements(const int size, int8_t *QCC_RESTRICT to, const int8_t *QCC_RESTRICT x, ptrdiff_t count,
+                             int32_t zero) {
+  const __m256i zeros = _mm256_set1_epi16((int16_t)zero);
   ptrdiff_t i = 0;
   if (size == 1) {
     for (; i + 32 <= count; i += 32) {
@@ -17,11 +19,11 @@ QCC_INLINE void qcc_elements(const int size, int8_t *QCC_RESTRICT to, const int8
     if (size == 1) {
       _mm_storeu_si128((__m128i *)(void *)(to + i), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
     } else {
-      qcc_store(to + 2 * i, _mm256_cvtepi8_epi16(bytes));
+      qcc_store(to + 2 * i, _mm256_sub_epi16(_mm256_cvtepi8_epi16(bytes), zeros));
     }
   }
   for (; i < count; ++i) {
-    const int16_t wide = x[i];
+    const int16_t wide = (int16_t)(x[i] - zero);
     if (size == 1) {
       to[i] = (int8_t)(x[i] ^ -128);
     } else {
@@ -44,9 +46,9 @@ QCC_INLINE void qcc_fill(const int size, int8_t *to, int32_t x, ptrdiff_t count)
   }
 }
 
-/* The padded image from its row `top` on (row 0 is the first of the padding): height x width pixels. */
+/* The padded image from its row `top` on (row 0 is the first of the padding): height x width pixels; zero: as above. */
 QCC_INLINE void qcc_copy_padded(const int size, const qcc_avx2_conv2d_params *p, const int8_t *input, int8_t *to,
-                                int32_t top, int32_t height, int32_t width) {
+                                int32_t top, int32_t height, int32_t width, int32_t zero) {
   const ptrdiff_t c = p->input_channels, line = width * c;
   const int32_t before = p->pad_left < width ? p->pad_left : width;
   const int32_t inside = p->input_width < width - before ? p->input_width : width - before;
@@ -54,17 +56,17 @@ QCC_INLINE void qcc_copy_padded(const int size, const qcc_avx2_conv2d_params *p,
   while (y < height) {
     const int32_t row = top + y - p->pad_top;
     if (row < 0 || row >= p->input_height) {
-      qcc_fill(size, to + size * y * line, p->pad_value, line);
+      qcc_fill(size, to + size * y * line, p->pad_value - (size == 1 ? 0 : zero), line);
       ++y;
     } else if (inside == width && width == p->input_width) { /* rows lie side by side */
       const int32_t rows = p->input_height - row < height - y ? p->input_height - row : height - y;
-      qcc_elements(size, to + size * y * line, input + row * line, rows * line);
+      qcc_elements(size, to + size * y * line, input + row * line, rows * line, zero);
       y += rows;
     } else {
       int8_t *at = to + size * y * line;
-      qcc_fill(size, at, p->pad_value, before * c);
-      qcc_elements(size, at + size * before * c, input + (ptrdiff_t)row * p->input_width * c, inside * c);
-      qcc_fill(size, at + size * (before + inside) * c, p->pad_value, (width - before - inside) * c);
+      qcc_fill(size, at, p->pad_value - (size == 1 ? 0 : zero), before * c);
+      qcc_elements(size, at + size * before * c, input + (ptrdiff_t)row * p->input_width * c, inside * c, zero);
+      qcc_fill(size, at + size * (before + inside) * c, p->pad_value - (size == 1 ? 0 : zero), (width - before - inside) * c);
       ++y;
     }
   }

@@ -14,9 +14,11 @@
 #define QCC_AVX512VNNI_CONV_H
 
 #include "qcc_avx512vnni_output.h"
+#include "qcc_regions.h"
 
 #define QCC_CONV_ROWS 16 /* the most pixels of a tile */
 #define QCC_CONV_HALF 12 /* vectors of half a tile */
+#define QCC_CONV_MOST(vectors) ((vectors) == 4 ? 6 : (vectors) == 3 ? 8 : (vectors) == 2 ? 12 : 16) /* pixels of a tile */
 
 /* Where the next tile begins. */
 typedef struct {
@@ -24,6 +26,7 @@ typedef struct {
   int32_t column;
   const int8_t *skip;
   int8_t *output;
+  int32_t written; /* pixels of the line that are in the output */
   const int8_t *later;  /* weights of the next block: while this one computes, they come to the level-2 cache */
   ptrdiff_t later_step; /* bytes of them for each quad; below 64 a power of 2 */
   ptrdiff_t later_mask; /* those quads prefetch whose number has none of these bits: one for each line of the cache */
@@ -88,8 +91,9 @@ QCC_INLINE void qcc_conv_quads(const int rows, const int vectors, const int copi
 }
 
 /* The sums of the pixels from `r` on that share 64 bytes to the output; `valid` of all exist. */
-QCC_INLINE void qcc_conv_finish(const int rows, const int vectors, const int r, int32_t valid, const __m512i *acc,
-                                const qcc_conv_image *image, const qcc_conv_block *block, qcc_conv_place *place) {
+QCC_INLINE void qcc_conv_finish(const int rows, const int vectors, const int copied, const int r, int32_t valid,
+                                const __m512i *acc, const qcc_conv_image *image, const qcc_conv_block *block,
+                                qcc_conv_place *place) {
   const int pixels = vectors > 2 ? 1 : 4 / vectors;
   __m512i sums[4];
   QCC_UNROLL
@@ -98,14 +102,23 @@ QCC_INLINE void qcc_conv_finish(const int rows, const int vectors, const int r, 
     sums[i] = vectors == 3 ? acc[3 * r + i % 3] : acc[row * vectors + i % vectors];
   }
   const int32_t count = valid - r < pixels ? valid - r : pixels;
+  ptrdiff_t at[5] = {0};
+  QCC_UNROLL
+  for (int i = 0; i < pixels; ++i) {
+    at[i + 1] = at[i] + (i < count ? image->output_step : 0);
+    if (copied && i < count && ++place->written == image->width) { /* only a padded image has regions */
+      place->written = 0;
+      at[i + 1] += image->output_wrap;
+    }
+  }
   if (place->skip) {
-    const __m512i skip = qcc_conv_load(vectors, place->skip, image->output_step, block->lanes, count);
+    const __m512i skip = qcc_conv_load(vectors, place->skip, at, block->lanes, count);
     qcc_conv_add(QCC_CONV_EXACT, vectors, sums, skip, block->skip_multiplier);
-    place->skip += count * image->output_step;
+    place->skip += at[pixels];
   }
   const __m512i q = qcc_conv_requantize(QCC_CONV_EXACT, vectors, sums, image, block);
-  qcc_conv_store(vectors, place->output, image->output_step, block->lanes, count, q);
-  place->output += count * image->output_step;
+  qcc_conv_store(vectors, place->output, at, block->lanes, count, q);
+  place->output += at[pixels];
 }
 
 /* Until the sums are there, so are the next pixels of the residual operand. */
@@ -145,11 +158,12 @@ QCC_INLINE void qcc_conv_tiles(const int rows, const int vectors, const int copi
         w += 64 * vectors * (ptrdiff_t)image->quads;
         place->later += vectors == 4 ? place->later_step * image->quads : 0;
       }
+      w += 64 * vectors * (ptrdiff_t)image->left_out;
     }
     QCC_UNROLL
     for (int r = 0; r < rows; r += pixels) {
       if (r < valid) {
-        qcc_conv_finish(rows, vectors, r, valid, acc, image, block, place);
+        qcc_conv_finish(rows, vectors, copied, r, valid, acc, image, block, place);
       }
     }
   }
@@ -192,7 +206,7 @@ QCC_INLINE void qcc_conv_turns(const int rows, const int vectors, const int copi
     for (int i = 0; i < turns; ++i) {
       if (t > 0) {
         qcc_conv_prefetch(pixels, &image, place.skip ? place.skip + rows * image.output_step : NULL);
-        qcc_conv_finish(rows, vectors, i * pixels, rows, done, &image, &block, &place);
+        qcc_conv_finish(rows, vectors, copied, i * pixels, rows, done, &image, &block, &place);
       }
       const int32_t to = i == turns - 1 ? quads : from + part;
       qcc_conv_quads(rows, vectors, copied, start, from, to, block.weights, &place, acc);
@@ -201,7 +215,7 @@ QCC_INLINE void qcc_conv_turns(const int rows, const int vectors, const int copi
     place.later += vectors == 4 ? place.later_step * quads : 0;
     const int8_t *w = block.weights;
     for (int32_t a = copied && quads ? image.lines : 1; a > 1; --a) { /* the kernel rows behind the first */
-      w += 64 * vectors * (ptrdiff_t)quads;
+      w += 64 * vectors * (ptrdiff_t)(quads + image.left_out);
       QCC_UNROLL
       for (int r = 0; r < rows; ++r) {
         start[r] += image.line_step;
@@ -257,7 +271,7 @@ static qcc_conv_turns_function *const turns_of[4][2] = {
 /* All pixels of one block of channels: tiles that differ by one pixel at most, so that none is nearly empty. */
 static void qcc_conv_pixels(int vectors, int copied, int32_t count, const qcc_conv_image *image,
                             const qcc_conv_block *block, int follows, qcc_conv_place *place) {
-  const int32_t most = vectors == 4 ? 6 : vectors == 3 ? 8 : vectors == 2 ? 12 : 16, least = most - 2;
+  const int32_t most = QCC_CONV_MOST(vectors), least = most - 2;
   qcc_conv_function *const(*sizes)[2] =
       vectors == 4 ? tiles_of_4 : vectors == 3 ? tiles_of_3 : vectors == 2 ? tiles_of_2 : tiles_of_1;
   int32_t turns = 0;
@@ -332,6 +346,47 @@ static void qcc_conv_pad(const qcc_avx512_conv_params *p, const int8_t *input, i
   qcc_conv_fill(to, 0, 4);
 }
 
+/* ---------------------------------------------------------------- what lies in the padding */
+
+/* Taps times pixels that the tiles compute, the requantization as `more` taps. */
+static int32_t qcc_conv_work(int vectors, const qcc_band *rows, const qcc_band *columns, int32_t more) {
+  const int32_t most = QCC_CONV_MOST(vectors), least = most - 2, count = rows->count * columns->count;
+  const int32_t tiles = (count + most - 1) / most, worked = (count + least - 1) / least * least;
+  return count ? (count / tiles < least ? worked : count) * (rows->taps * columns->taps + more) : 0;
+}
+
+/* The regions that leave out as many products with the padding as it pays to: rows at the top and the bottom, columns at
+ * the sides of the others, or nothing. */
+static void qcc_conv_regions(const qcc_avx512_conv_params *p, int padded, qcc_band *rows, qcc_band *columns) {
+  qcc_whole(rows, p->output_height, p->kernel_height);
+  qcc_whole(columns, p->output_width, p->kernel_width);
+  if (!padded || p->pad_value != -128) {
+    return; /* -128 is zero as uint8: products of other values count */
+  }
+  const qcc_band height = rows[1], width = columns[1];
+  qcc_band of_rows[3], of_columns[3];
+  qcc_bands(of_rows, p->output_height, p->input_height, p->stride_height, p->kernel_height, p->dilation_height, p->pad_top);
+  qcc_bands(of_columns, p->output_width, p->input_width, p->stride_width, p->kernel_width, 1, p->pad_left);
+  const int32_t more = 16 / p->input_channels + 1; /* a requantization takes as long as four quads or so */
+  const int32_t inner = qcc_conv_work(p->vectors, of_rows + 1, &width, more);
+  const int32_t edges = qcc_conv_work(p->vectors, of_rows, &width, more) + qcc_conv_work(p->vectors, of_rows + 2, &width, more);
+  if (inner && edges + inner < qcc_conv_work(p->vectors, &height, &width, more)) {
+    for (int i = 0; i < 3; ++i) {
+      rows[i] = of_rows[i];
+    }
+  }
+  int32_t sides = 0;
+  for (int i = 0; i < 3; ++i) {
+    sides += qcc_conv_work(p->vectors, rows + 1, of_columns + i, more);
+  }
+  if (p->dilation_width == 1 && p->input_channels % 4 == 0 && of_columns[1].count &&
+      sides < qcc_conv_work(p->vectors, rows + 1, &width, more)) {
+    for (int i = 0; i < 3; ++i) {
+      columns[i] = of_columns[i];
+    }
+  }
+}
+
 /* ---------------------------------------------------------------- all */
 
 QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, const int8_t *skip, qcc_conv_block constants,
@@ -346,13 +401,9 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
   const int32_t count = p->output_height * p->output_width;
   qcc_conv_image image;
   image.pixel = p->stride_width * step;
-  image.wrap = p->stride_height * line - p->output_width * image.pixel;
-  image.width = image.wrap == 0 ? count : p->output_width;
-  image.lines = p->kernel_height;
   image.line_step = p->dilation_height * line;
   image.runs = p->dilation_width == 1 ? 1 : p->kernel_width;
   image.run_step = p->dilation_width * step;
-  image.quads = (run + 3) / 4;
   image.output_step = p->output_step;
   image.zero_point = p->output_zero_point;
   image.low = p->low;
@@ -360,15 +411,18 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
   image.integer = (float)(0xC00000 + p->output_zero_point);
   image.bits = QCC_ROUNDED_BITS;
   image.clamps = p->low > -128 || p->high < 127;
-  const ptrdiff_t quads = (ptrdiff_t)image.lines * image.runs * image.quads;
+  const int32_t line_quads = image.runs * ((run + 3) / 4);
+  const ptrdiff_t quads = (ptrdiff_t)p->kernel_height * line_quads;
+  qcc_band rows[3], columns[3];
+  qcc_conv_regions(p, padded, rows, columns);
 
   for (int32_t n = 0; n < p->batch; ++n) {
     qcc_conv_block block = constants;
     for (int32_t g = 0; g < p->groups; ++g) {
-      image.data = input + (ptrdiff_t)n * p->input_height * p->input_width * p->input_step + g * p->input_channels;
+      const int8_t *data = input + (ptrdiff_t)n * p->input_height * p->input_width * p->input_step + g * p->input_channels;
       if (copied) {
-        qcc_conv_pad(p, image.data, (int8_t *)workspace, height, width);
-        image.data = (const int8_t *)workspace;
+        qcc_conv_pad(p, data, (int8_t *)workspace, height, width);
+        data = (const int8_t *)workspace;
       }
       for (int32_t o = 0; o < p->output_channels; o += 16 * p->vectors) {
         const int32_t left = p->output_channels - o;
@@ -376,11 +430,31 @@ QCC_INLINE void qcc_conv(const qcc_avx512_conv_params *p, const int8_t *input, c
         const int32_t channels = left < 16 * vectors ? left : 16 * vectors;
         const ptrdiff_t start = (ptrdiff_t)n * count * p->output_step + g * p->output_channels + o;
         const int follows = left > 16 * vectors;
-        const int8_t *later = block.weights + (follows ? quads * vectors * 64 : 0);
-        qcc_conv_place place = {image.data, 0, skip ? skip + start : NULL, output + start, later, 0, 0};
+        const int8_t *const own = block.weights, *const later = own + (follows ? quads * vectors * 64 : 0);
         block.lanes = channels == 64 ? ~(__mmask64)0 : ((__mmask64)1 << channels) - 1;
-        qcc_conv_pixels(vectors, copied, count, &image, &block, follows, &place);
-        block.weights += quads * vectors * 64;
+        for (int m = 0; m < 3; ++m) {
+          for (int l = 0; l < 3; ++l) {
+            const int i = (m + 1) % 3, j = (l + 1) % 3; /* the most pixels first: the weights come to the cache */
+            const qcc_band row = rows[i], whole = {0, i == 1 ? 0 : j == 1 ? p->output_width : 0, 0, p->kernel_width};
+            const qcc_band column = i == 1 ? columns[j] : whole;
+            const ptrdiff_t at = start + ((ptrdiff_t)row.first * p->output_width + column.first) * p->output_step;
+            if (row.count == 0 || column.count == 0) {
+              continue;
+            }
+            image.lines = row.taps;
+            image.quads = column.taps == p->kernel_width ? (run + 3) / 4 : column.taps * p->input_channels / 4;
+            image.left_out = line_quads - image.runs * image.quads;
+            image.wrap = p->stride_height * line - column.count * image.pixel;
+            image.output_wrap = (p->output_width - column.count) * image.output_step;
+            image.width = image.wrap == 0 ? row.count * column.count : column.count;
+            block.weights = own + 64 * vectors * (row.tap * (ptrdiff_t)line_quads + column.tap * p->input_channels / 4);
+            const int8_t *x = data + row.first * p->stride_height * line + column.first * image.pixel +
+                              row.tap * image.line_step + column.tap * step;
+            qcc_conv_place place = {x, 0, skip ? skip + at : NULL, output + at, 0, later, 0, 0};
+            qcc_conv_pixels(vectors, copied, row.count * column.count, &image, &block, follows && i == 1 && j == 1, &place);
+          }
+        }
+        block.weights = own + quads * vectors * 64;
         block.bias += 16 * vectors;
         if (skip) {
           block.skip_multiplier = (const int32_t *)block.skip_multiplier + 16 * vectors;

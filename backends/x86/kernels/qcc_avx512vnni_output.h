@@ -10,8 +10,9 @@ typedef struct {
   int32_t width;                        /* output pixels of a line */
   ptrdiff_t pixel, wrap;                /* bytes from output pixel to pixel; and more where a line ends */
   int32_t lines, runs, quads;           /* kernel rows, runs of a kernel row, quads of a run */
+  int32_t left_out;                     /* quads of a kernel row that are left out, as they meet nothing but zeros */
   ptrdiff_t line_step, run_step;        /* bytes from kernel row to kernel row, from run to run */
-  ptrdiff_t output_step;
+  ptrdiff_t output_step, output_wrap;   /* bytes from output pixel to pixel; and more where a line ends */
   int32_t zero_point, low, high, clamps; /* clamps: whether low and high are not those of int8 */
   float integer;                         /* for qcc_requantize_bits: repeated from memory they need no vector unit */
   int32_t bits;
@@ -83,43 +84,43 @@ QCC_INLINE __m512i qcc_conv_order(const int vectors, const int back, __m512i x) 
   }
 }
 
-/* The pixels that share 64 bytes; `count` of them exist. */
-QCC_INLINE __m512i qcc_conv_load(const int vectors, const int8_t *x, ptrdiff_t step, __mmask64 lanes, int32_t count) {
+/* The pixels that share 64 bytes, at `at`; `count` of them exist. */
+QCC_INLINE __m512i qcc_conv_load(const int vectors, const int8_t *x, const ptrdiff_t *at, __mmask64 lanes, int32_t count) {
   if (vectors > 2) {
     return qcc_conv_order(vectors, 0, _mm512_maskz_loadu_epi8(lanes, x));
   }
   if (vectors == 2) {
     const __m256i first = _mm256_maskz_loadu_epi8((__mmask32)lanes, x);
-    const __m256i second = count > 1 ? _mm256_maskz_loadu_epi8((__mmask32)lanes, x + step) : first;
+    const __m256i second = count > 1 ? _mm256_maskz_loadu_epi8((__mmask32)lanes, x + at[1]) : first;
     return qcc_conv_order(2, 0, _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1));
   }
   const __mmask16 m = (__mmask16)lanes;
   __m512i pixels = _mm512_castsi128_si512(_mm_maskz_loadu_epi8(m, x));
-  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 1 ? m : (__mmask16)0, x + step), 1);
-  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 2 ? m : (__mmask16)0, x + 2 * step), 2);
-  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 3 ? m : (__mmask16)0, x + 3 * step), 3);
+  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 1 ? m : (__mmask16)0, x + at[1]), 1);
+  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 2 ? m : (__mmask16)0, x + at[2]), 2);
+  pixels = _mm512_inserti32x4(pixels, _mm_maskz_loadu_epi8(count > 3 ? m : (__mmask16)0, x + at[3]), 3);
   return qcc_conv_order(1, 0, pixels);
 }
 
-QCC_INLINE void qcc_conv_store(const int vectors, int8_t *to, ptrdiff_t step, __mmask64 lanes, int32_t count, __m512i q) {
+QCC_INLINE void qcc_conv_store(const int vectors, int8_t *to, const ptrdiff_t *at, __mmask64 lanes, int32_t count, __m512i q) {
   q = qcc_conv_order(vectors, 1, q);
   if (vectors > 2) {
     _mm512_mask_storeu_epi8(to, lanes, q);
   } else if (vectors == 2) {
     _mm256_mask_storeu_epi8(to, (__mmask32)lanes, _mm512_castsi512_si256(q));
     if (count > 1) {
-      _mm256_mask_storeu_epi8(to + step, (__mmask32)lanes, _mm512_extracti64x4_epi64(q, 1));
+      _mm256_mask_storeu_epi8(to + at[1], (__mmask32)lanes, _mm512_extracti64x4_epi64(q, 1));
     }
   } else {
     _mm_mask_storeu_epi8(to, (__mmask16)lanes, _mm512_castsi512_si128(q));
     if (count > 1) {
-      _mm_mask_storeu_epi8(to + step, (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 1));
+      _mm_mask_storeu_epi8(to + at[1], (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 1));
     }
     if (count > 2) {
-      _mm_mask_storeu_epi8(to + 2 * step, (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 2));
+      _mm_mask_storeu_epi8(to + at[2], (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 2));
     }
     if (count > 3) {
-      _mm_mask_storeu_epi8(to + 3 * step, (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 3));
+      _mm_mask_storeu_epi8(to + at[3], (__mmask16)lanes, _mm512_extracti32x4_epi32(q, 3));
     }
   }
 }
