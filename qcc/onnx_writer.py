@@ -44,6 +44,7 @@ class Writer:
         self.initializers: list[TensorProto] = []
         self.channels_first: dict[int, str] = {}
         self._tensors: dict[int, str] = {}
+        self._shared: dict[tuple[str, QParams], tuple[str, str]] = {}
         self._taken: dict[str, int] = dict.fromkeys(reserved, 1)
         self._bytes = 0
 
@@ -64,17 +65,20 @@ class Writer:
         if qparams.codes is not None:
             bounds = [self.scalar(b, f"{name}_bound") for b in qparams.range]
             tensor = self.node("Clip", [tensor, *bounds], f"{name}_clipped")
-        return self._convert("QuantizeLinear", tensor, qparams, f"{name}_quantized")
+        return self._convert("QuantizeLinear", tensor, qparams, name)
 
     def dequantize(self, codes: str, qparams: QParams, name: str) -> str:
         """What ``codes`` of an activation stand for."""
-        return self._convert("DequantizeLinear", codes, qparams, f"{name}_dequantized")
+        return self._convert("DequantizeLinear", codes, qparams, name)
 
     def _convert(self, op_type: str, tensor: str, qparams: QParams, name: str) -> str:
         if self.unsigned and qparams.dtype == "s8":
             qparams = QParams(qparams.scale, qparams.zero_point + 128, qparams.axis, "u8")
+        if (name, qparams) not in self._shared:  # both nodes read the same scale and zero point
+            self._shared[name, qparams] = self._qparams(qparams, name)
         axis = {} if qparams.axis is None else {"axis": qparams.axis}
-        return self.node(op_type, [tensor, *self._qparams(qparams, name)], name, **axis)
+        result = f"{name}_quantized" if op_type == "QuantizeLinear" else f"{name}_dequantized"
+        return self.node(op_type, [tensor, *self._shared[name, qparams]], result, **axis)
 
     def tensor(self, value: Value) -> str:
         """Name of the tensor that holds ``value``; a constant is written when it is first read."""
