@@ -175,7 +175,10 @@ static inline __attribute__((always_inline)) const int8_t *qcc_dsp_products(cons
 
 /* What is the same for all outputs of a channel. */
 typedef struct {
-  int32_t bias, multiplier, shift, up, rounding;
+  int32_t bias, multiplier, shift, rounding;
+#if QCC_UP
+  int32_t up;
+#endif
 } qcc_dsp_channel;
 
 static inline qcc_dsp_channel qcc_dsp_channel_at(const int32_t *channel, int32_t zero_point) {
@@ -183,16 +186,18 @@ static inline qcc_dsp_channel qcc_dsp_channel_at(const int32_t *channel, int32_t
   c.bias = channel[0];
   c.multiplier = channel[1];
   c.shift = channel[2];
-  c.up = QCC_UP ? channel[3] : 0;
+#if QCC_UP
+  c.up = channel[3];
+#endif
   c.rounding = (int32_t)((uint32_t)(2 * zero_point + 1) << (c.shift - 1));
   return c;
 }
 
 static inline int32_t qcc_dsp_requantize(int32_t acc, qcc_dsp_channel c) {
   int32_t value;
-  if (QCC_UP) {
-    acc = (int32_t)((uint32_t)acc << c.up);
-  }
+#if QCC_UP
+  acc = (int32_t)((uint32_t)acc << c.up);
+#endif
   __asm__("smmla %0, %1, %2, %3" : "=r"(value) : "r"(acc), "r"(c.multiplier), "r"(c.rounding));
   value >>= c.shift;
   __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value));

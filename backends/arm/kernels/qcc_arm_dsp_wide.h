@@ -76,7 +76,6 @@ static inline qcc_dsp_channel qcc_dsp_wide_channel(int32_t multiplier, int32_t s
   c.bias = 0;
   c.multiplier = multiplier;
   c.shift = shift;
-  c.up = 0;
   c.rounding = (int32_t)((uint32_t)(2 * zero_point + 1) << (shift - 1));
   return c;
 }

@@ -151,9 +151,9 @@ static void convolve_four(const qcc_dsp_conv2d_params *p, const int8_t *input, c
   }
 }
 
-static inline void convolve_images(const qcc_dsp_conv2d_params *params, const int8_t *input,
-                                   const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
-                                   int8_t *output, void *workspace) {
+/* QCC_DEPTHWISE: the name of the kernel. */
+void QCC_DEPTHWISE(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *QCC_RESTRICT weights,
+                   const int32_t *QCC_RESTRICT channels, int8_t *output, void *workspace) {
   const qcc_dsp_conv2d_params p = *params;
   for (int32_t n = 0; n < p.batch; ++n) {
     for (int32_t c = 0; c < p.output_channels; c += 4) {

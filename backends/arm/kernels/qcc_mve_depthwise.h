@@ -191,9 +191,9 @@ static int32_t place_pixels(const qcc_dsp_conv2d_params *p, int32_t rows, int32_
   return count;
 }
 
-static inline void convolve_images(const qcc_dsp_conv2d_params *params, const int8_t *input,
-                                   const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
-                                   int8_t *output, void *workspace) {
+/* QCC_DEPTHWISE: the name of the kernel. */
+void QCC_DEPTHWISE(const qcc_dsp_conv2d_params *params, const int8_t *input, const int8_t *QCC_RESTRICT weights,
+                   const int32_t *QCC_RESTRICT channels, int8_t *output, void *workspace) {
   const qcc_dsp_conv2d_params p = *params;
   const int32_t rows = p.stride_height == 1 && p.dilation_height == 1 && p.output_height > 1 ? 2 : 1;
   const int32_t groups = (p.output_height + rows - 1) / rows, row = p.output_width * p.output_channels;

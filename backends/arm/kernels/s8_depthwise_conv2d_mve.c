@@ -1,8 +1,3 @@
 /* s8_depthwise_conv2d_mve: see qcc_mve_depthwise.h. */
+#define QCC_DEPTHWISE qcc_s8_depthwise_conv2d_mve
 #include "qcc_mve_depthwise.h"
-
-void qcc_s8_depthwise_conv2d_mve(const qcc_dsp_conv2d_params *params, const int8_t *input,
-                                 const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT channels,
-                                 int8_t *output, void *workspace) {
-  convolve_images(params, input, weights, channels, output, workspace);
-}
