@@ -73,7 +73,7 @@ class Calibrate(Pass):
             return PassResult(True)
         chosen = self._observers(graph, values)
         statistics = self._statistics(graph, values, set(chosen.values()), ctx)
-        notes, readers = [], None
+        notes, readers, taken = list[Note](), None, dict[str, str]()
         for number, value in enumerate(values):
             tensor, name = statistics.tensors[value.name], chosen[value.name]
             if name in SEARCHES and readers is None:
@@ -87,8 +87,7 @@ class Calibrate(Pass):
                 notes += _clip_weights(value, factors)
             else:
                 value.range = ranges_of(tensor, name, self)
-            low, high = value.range
-            notes.append(Note(value.name, f"calibrate-{name}", True, f"[{low:.6g}, {high:.6g}]"))
+            taken[value.name] = name
             if readers is not None:
                 ctx.progress("choosing ranges", number + 1, len(values))
         extremes = {
@@ -96,12 +95,22 @@ class Calibrate(Pass):
             for v in values
             if chosen[v.name] == "auto"
         }
-        if extremes and (note := prefer_extremes(graph, extremes, self.qspec, ctx)):
+        if extremes and (note := prefer_extremes(graph, extremes, self.qspec, self._judge(statistics, ctx))):
             notes.append(note)
+            taken |= dict.fromkeys(extremes, "min-max") if note.applied else {}
+        for value in values:
+            low, high = value.range or (0.0, 0.0)
+            notes.append(Note(value.name, f"calibrate-{taken[value.name]}", True, f"[{low:.6g}, {high:.6g}]"))
         graph.stage = "annotated"
         ctx.resources["collected_statistics"] = statistics
         ctx.resources["calibrated_graph"] = graph.clone()  # what every later error is measured against
         return PassResult(True, tuple(notes))
+
+    def _judge(self, statistics: GraphStatistics, ctx: PassContext) -> PassContext:
+        """``ctx``; where statistics will be stored, with their samples: the file must lead to the same ranges."""
+        if not (ctx.resources.get("full_statistics") and ctx.resources.get("correction_samples")):
+            return ctx
+        return PassContext(ctx.resources | {"correction_samples": statistics.sketch.batch()}, ctx.progress)
 
     def _observers(self, graph: Graph, values: list[Value]) -> dict[str, str]:
         """The observer of each value, by its name."""

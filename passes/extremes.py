@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qcc.ir.graph import Graph
 from qcc.passes.base import Note, PassContext
 from qcc.passes.choose_qparams import ChooseQParams
-from qcc.passes.graph_error import GraphError, decibels
+from qcc.passes.graph_error import GraphError
 
 Range = tuple[float, float]
 
@@ -29,13 +29,9 @@ def prefer_extremes(graph: Graph, extremes: Mapping[str, Range], qspec: str, ctx
         ChooseQParams(qspec=qspec).run(copy, ctx)
         noises.append(error.noise(copy))
     chosen, other = noises
-    clipped, whole = decibels(chosen), decibels(other)
     if other < chosen:
         _set_ranges(graph, extremes)
-    reason = (
-        f"outputs have {clipped:.2f} dB with ranges chosen for their readers, {whole:.2f} dB with extremes"
-    )
-    return Note(graph.outputs[0].name, "prefer-extremes", other < chosen, reason)
+    return error.note(graph, "prefer-extremes", chosen, other)
 
 
 def _set_ranges(graph: Graph, ranges: Mapping[str, Range]) -> None:

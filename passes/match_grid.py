@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.ir.fixedpoint import fake_quantize
 from qcc.ir.graph import Graph, Value
 from qcc.ir.qparams import QParams
 from qcc.ir.qspec import SMALLEST_SCALE, QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.choose_qparams import wide_values
+from qcc.passes.graph_error import decibels
 
 _FEWEST = 16  # different numbers; of fewer, the least difference says little
 _NEAR = 0.02  # of a step: how far from its multiple a number may lie
@@ -44,11 +46,16 @@ class MatchGrid(Pass):
         for value in graph.inputs:
             if value.range is None or value.type.qparams is not None or value.name in wide:
                 continue
-            qparams = grid_qparams(samples[value.name], value.range) if value.name in samples else None
+            seen = value.range
+            qparams = grid_qparams(samples[value.name], seen) if value.name in samples else None
             if qparams is not None:
                 _adopt(value, qparams)
                 step, zero_point = qparams.scale[0], qparams.zero_point
-                reason = f"samples are multiples of {step:.9g}; zero_point {zero_point} makes them exact"
+                before = _decibels(samples[value.name], seen)
+                reason = (
+                    f"samples are multiples of {step:.9g}; zero_point {zero_point} makes them exact, "
+                    f"where the range that was seen gives the input {before:.1f} dB"
+                )
                 notes.append(Note(value.name, self.name, True, reason))
         if not notes:
             return PassResult(
@@ -90,6 +97,13 @@ def _step(levels: NDArray[np.float64]) -> float | None:
     step = span / round(span / step)
     multiples = levels / step
     return step if np.abs(multiples - np.rint(multiples)).max() <= _NEAR else None
+
+
+def _decibels(samples: NDArray[np.floating], seen: tuple[float, float]) -> float:
+    """SQNR of ``samples`` in the codes of the range that was seen."""
+    x = samples.astype(np.float64)
+    error = fake_quantize(x, QSpec().activation(*seen)) - x
+    return decibels(float((error**2).sum()) / max(float((x**2).sum()), 1e-300))
 
 
 def _adopt(value: Value, qparams: QParams) -> None:

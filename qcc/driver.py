@@ -249,7 +249,9 @@ def _choosing(options: CompileOptions) -> str:
         "match-grid": _pass("match-grid", qspec, _choices(options)[0]),
         "widen": _pass("widen", qspec, *_choices(options)),
     }
-    before = (text for name, text in ends.items() if name in chosen and (options.io, name) != ("int8", "widen"))
+    before = (
+        text for name, text in ends.items() if name in chosen and (options.io, name) != ("int8", "widen")
+    )
     behind = (name for name in ("correct-bias", "round-weights") if name in chosen)
     own = filter(None, (options.annotated_pipeline,))
     return ",".join((*before, _calibrating(options)[1], *behind, *own))

@@ -61,12 +61,17 @@ def worst(tensors: Sequence[dict[str, Any]], count: int = WORST) -> list[dict[st
 
 
 def corrections(made: Compilation) -> list[dict[str, Any]]:
-    """What passes that are kept only where they help did to the SQNR of the outputs, in dB, or why they were not tried."""
+    """What passes that are kept only where they help did to the SQNR of the outputs, in dB, or why there is no such number."""
     found = []
     for name, note in made.notes:
         gain = _GAIN.search(note.reason)
         before, after = (None if g == "inf" else float(g) for g in gain.groups()) if gain else (None, None)
-        entry = {"pass": name, "applied": note.applied, "before_db": before, "after_db": after}
+        entry = {
+            "pass": note.rule if gain else name,
+            "applied": note.applied,
+            "before_db": before,
+            "after_db": after,
+        }
         if gain:
             found.append(entry | {"reason": None})
         elif note.rule == name and name in made.options.chosen_corrections:

@@ -101,9 +101,30 @@ def test_page_names_the_recipe_and_every_correction(model: Path, calib: Path) ->
     page = Page(text)
     assert ", recipe auto</p>" in text
     rows = page.tables["corrections"][1:]
-    assert [row[0] for row in rows] == report["options"]["corrections"]
+    assert [row[0] for row in rows if row[0] != "prefer-extremes"] == report["options"]["corrections"]
     for row, found in zip(rows, report["corrections"], strict=True):
-        assert row[-1] == ("yes" if found["applied"] else f"no: {found['reason'] or 'it would not help'}")
+        why = f": {found['reason']}" if found["reason"] else ""
+        assert row[-1] == (f"yes{why}" if found["applied"] else f"no{why or ': it would not help'}")
+    measured = next(c for c in report["corrections"] if c["pass"] == "prefer-extremes")
+    assert measured["applied"] == (measured["after_db"] > measured["before_db"])
+
+
+def test_ranges_are_those_that_were_kept(model: Path, calib: Path) -> None:
+    """Those of the reader's choice, or the extremes: the table says what scales were chosen for."""
+    made = qcc.compile(model, calibration=calib, corrections=False)
+    report = made.report
+    kept = {t["tensor"]: t["range"] for t in report["tensors"]}
+    assert {r["tensor"] for r in report["ranges"]} >= {"relu1", "relu2", "relu3"}
+    for entry in report["ranges"]:
+        if entry["tensor"] in kept:
+            assert [entry["low"], entry["high"]] == pytest.approx(kept[entry["tensor"]], rel=1e-5)
+
+
+def test_the_head_names_the_types_at_the_boundary(model: Path, calib: Path) -> None:
+    wide = qcc.compile(model, calibration=calib, corrections=False, int16=("image",))
+    assert ", s16 and s8 at the boundary" in render_html(wide.report)
+    real = qcc.compile(model, calibration=calib, corrections=False, io="float")
+    assert ", float at the boundary" in render_html(real.report)
 
 
 def test_long_names_are_shown_by_what_tells_them_apart(zoo: ModuleType) -> None:

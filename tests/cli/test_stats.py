@@ -46,6 +46,21 @@ def test_merged_statistics_compile_to_the_library_of_all_the_data(
     assert "moving average" in shown
 
 
+def test_the_default_observer_chooses_the_ranges_of_the_run_that_wrote_the_file(
+    qcc, model: Path, calib: Path, tmp_path: Path
+) -> None:
+    """Although that run judged corrections on more samples than the file keeps."""
+    stats = tmp_path / "all.qstats"
+    for out, source in (("a", ("--calib", calib, "--save-stats", stats)), ("b", ("--stats", stats))):
+        choices = ("--no-corrections", "--no-build")
+        assert qcc("compile", model, "-o", tmp_path / out, *source, *choices).exit_code == 0
+    one, other = ((tmp_path / out / "graphs" / "planned.qir").read_text() for out in "ab")
+    assert one == other
+    notes = [json.loads((tmp_path / out / "report.json").read_text())["corrections"] for out in "ab"]
+    assert notes[0] == notes[1]
+    assert [c["pass"] for c in notes[0]] == ["prefer-extremes"]
+
+
 def test_a_library_of_few_bits_equals_the_interpreter(
     qcc, model: Path, halves: list[Path], tmp_path: Path
 ) -> None:

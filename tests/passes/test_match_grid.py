@@ -79,6 +79,10 @@ def test_pixels_get_the_scale_of_their_grid() -> None:
     assert qparams.scale[0] == np.float32(1 / 255)
     assert qparams.zero_point == -128
     assert note.applied
+    x = pixels()["x"].astype(np.float64)
+    step = x.max() / 255  # of the range that was seen
+    noise = ((np.rint(x / step) * step - x) ** 2).mean()
+    assert float(note.reason.split()[-2]) == pytest.approx(10 * np.log10((x**2).mean() / noise), abs=0.06)
     np.testing.assert_allclose(fake_quantize(pixels()["x"], qparams), pixels()["x"], atol=1e-6)
 
 
