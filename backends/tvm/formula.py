@@ -17,6 +17,7 @@ from qcc.ir.types import TensorType
 
 Array = NDArray[Any]
 WIDTHS = (np.int8, np.int16, np.int32, np.int64)
+REDUCTIONS = ("sum", "max", "min")
 INT32, INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
 # The ufuncs that are recorded: each monotone in either operand, which is what its interval rests on.
 _UFUNCS: dict[np.ufunc, Callable[[int, int], int]] = {
