@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.tvm.epilogue import (
+    Template,
+    Tensor,
+    choose,
+    divisors,
+    finished,
+    placeholders,
+    skip_placeholder,
+)
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.rows import rows_of
 from qcc.ir.ops.conv import Conv2d
 
 TILE_BLOCKS = 4  # vectors of output channels in a tile, at most
+TILE_QUADS = 4  # quads of input channels between two jumps, at most
 
 
 def dot(step: Step, call: Call, isa: Isa) -> Template:
@@ -48,34 +59,41 @@ def dot(step: Step, call: Call, isa: Isa) -> Template:
 
     y = te.compute((rows, columns, outputs), result, name="output")
     arguments = [x, *skips, *constants.values(), y, image]
-    across, along = _tile(blocks, columns, isa.registers)
-    return te.create_prim_func(arguments), lambda s: _tile_sums(s, across, along, lanes, isa.dot)
+    tiles = _tiles(blocks, columns, isa.registers)
+    return te.create_prim_func(arguments), *(partial(_tile_sums, tile=t, quads=quads, isa=isa) for t in tiles)
 
 
-def _tile(blocks: int, columns: int, registers: int) -> tuple[int, int]:
-    """Vectors of channels and pixels of a tile: of those that divide, the one with most products for its loads."""
-    sizes = [
-        (across, along)
-        for across in range(1, TILE_BLOCKS + 1)
-        for along in range(1, registers // across + 1)
-        if blocks % across == 0 and columns % along == 0
-    ]
-    return max(sizes, key=lambda s: (s[0] * s[1] / (s[0] + s[1]), s[0]))
+def _tiles(blocks: int, columns: int, registers: int) -> list[tuple[int, list[int]]]:
+    """Vectors of channels of a tile, with its numbers of pixels: those that divide, most products for their loads first."""
+
+    def reuse(across: int, along: int) -> tuple[float, int]:
+        return across * along / (across + along), across
+
+    def ranked(across: int) -> list[int]:
+        return sorted(divisors(columns, registers // across), key=lambda n: reuse(across, n), reverse=True)
+
+    tiles = [(across, ranked(across)) for across in divisors(blocks, TILE_BLOCKS)]
+    return sorted(tiles, key=lambda tile: reuse(tile[0], tile[1][0]), reverse=True)
 
 
-def _tile_sums(schedule: Any, across: int, along: int, lanes: int, dot: str) -> None:
+def _tile_sums(schedule: Any, tile: tuple[int, Sequence[int]], quads: int, isa: Isa) -> None:
+    across, alongs = tile
+    along = choose(schedule, alongs, alongs[0])
+    at_once = choose(schedule, divisors(quads, TILE_QUADS), 1)
     sums, output = schedule.get_sblock("sums"), schedule.get_sblock("output")
     row, column, channel = schedule.get_loops(output)
-    block, lane = schedule.split(channel, [None, lanes])
+    block, lane = schedule.split(channel, [None, isa.lanes])
     outer, inner = schedule.split(block, [None, across])
-    tile, pixel = schedule.split(column, [None, along])
-    schedule.reorder(outer, row, tile, inner, pixel, lane)
-    schedule.compute_at(sums, tile, preserve_unit_loops=True)
+    group, pixel = schedule.split(column, [None, along])
+    schedule.reorder(outer, row, group, inner, pixel, lane)
+    schedule.compute_at(sums, group, preserve_unit_loops=True)
     schedule.vectorize(lane)
     schedule.unroll(inner)
     schedule.unroll(pixel)
     o, i, j, v, ky, kx, quad, byte = schedule.get_loops(sums)[-8:]
-    schedule.reorder(i, ky, kx, quad, j, o, v, byte)
+    quad, few = schedule.split(quad, [None, at_once])
+    schedule.reorder(i, ky, kx, quad, few, j, o, v, byte)
+    schedule.unroll(few)
     schedule.unroll(j)
     schedule.unroll(o)
     zeros = schedule.decompose_reduction(sums, ky)
@@ -83,4 +101,4 @@ def _tile_sums(schedule: Any, across: int, along: int, lanes: int, dot: str) -> 
     schedule.unroll(first)
     schedule.unroll(second)
     schedule.vectorize(vector)
-    schedule.tensorize(v, dot)
+    schedule.tensorize(v, isa.dot)

@@ -11,7 +11,7 @@ from typing import Any
 from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.tvm.epilogue import Template, Tensor, choose, finished, placeholders, skip_placeholder
 from qcc.backends.tvm.isa import Isa
 from qcc.backends.tvm.rows import filters_of, image_of, workspace_of
 from qcc.ir.ops.conv import Conv2d
@@ -92,7 +92,8 @@ def _over_channels(arguments: list[Tensor], lanes: int) -> Template:
         *_, channel = schedule.get_loops(schedule.get_sblock("output"))
         # LLVM takes vectors of other lengths apart, lane by lane
         size = math.gcd(int(schedule.get(channel).extent), lanes)
-        _, inner = schedule.split(channel, [None, size])
+        sizes = [size >> k for k in range(3) if size >> k]
+        _, inner = schedule.split(channel, [None, choose(schedule, sizes, size)])
         schedule.vectorize(inner)
 
     return te.create_prim_func(arguments), vectorize
