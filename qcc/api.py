@@ -62,6 +62,8 @@ def compile(
     found = find_target(target)  # an unknown target is an error before the work starts
     if chosen.tune:
         _require_tunable(found, chosen)
+    elif chosen.tune_file is not None and not chosen.tune_file.is_file():
+        raise QccError(f"{chosen.tune_file} does not exist", hint="add --tune, which writes it")
     noted: list[str] = []
 
     def note(message: str) -> None:

@@ -201,6 +201,8 @@ def test_options() -> None:
             CompileOptions(target="tvm", tune=True, tune_rpc=text)
     options = CompileOptions(target="tvm", tune=True, tune_rpc="host:9190:rpi4:64")
     assert options.tracker == ("host", 9190, "rpi4:64")
+    with pytest.raises(QccError, match=r"none\.json does not exist"):
+        qcc.compile(EXAMPLES / "digits.onnx", target="tvm", tune_file=Path("none.json"))
     arm = find_target("tvm:arm-neon-dotprod").name
     with pytest.raises(TargetError, match="cannot be tuned here") as caught:
         qcc.compile(EXAMPLES / "digits.onnx", target=arm, tune=True)
