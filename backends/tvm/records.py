@@ -38,7 +38,10 @@ class Records:
             raise TargetError(f"cannot write {file}: {error.strerror}", hint=OTHER_FILE) from error
         require_records(file)
         paths = str(workloads_of(file)), str(file)
-        database = meta_schedule.database.JSONDatabase(*paths, module_equality=EQUALITY)
+        try:
+            database = meta_schedule.database.JSONDatabase(*paths, module_equality=EQUALITY)
+        except (RuntimeError, ValueError) as error:  # such as a tensor intrinsic that there is no more
+            raise _unfit(file) from error
         return cls(file, database, target_of(isa))
 
     def best(self, module: Any) -> Any:
@@ -61,11 +64,15 @@ class Records:
         try:
             record.trace.apply_to_schedule(schedule, remove_postproc=False)
         except (RuntimeError, ValueError) as error:
-            raise TargetError(
-                f"{self.file} has a schedule that does not fit: another version has made it",
-                hint="remove the file, and tune again",
-            ) from error
+            raise _unfit(self.file) from error
         return True
+
+
+def _unfit(file: Path) -> TargetError:
+    return TargetError(
+        f"{file} has a schedule that does not fit: another version has made it",
+        hint="remove the file, and tune again",
+    )
 
 
 def workloads_of(file: Path) -> Path:

@@ -127,7 +127,7 @@ def _runner(rpc: tuple[str, int, str] | None) -> Any:
 
 
 @derived_object
-class _Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc, untyped-decorator]
+class _Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc]
     """Shared libraries, linked by the compiler of the target, one after the other."""
 
     def __init__(self, target: Target, isa: Isa, folder: Path, progress: Any) -> None:
@@ -161,7 +161,7 @@ class _Builder(meta_schedule.builder.PyBuilder):  # type: ignore[misc, untyped-d
 
 
 @derived_object
-class _Errors(meta_schedule.measure_callback.PyMeasureCallback):  # type: ignore[misc, untyped-decorator]
+class _Errors(meta_schedule.measure_callback.PyMeasureCallback):  # type: ignore[misc]
     """Keeps what builder and runner say of trials that failed."""
 
     def __init__(self, messages: list[str]) -> None:

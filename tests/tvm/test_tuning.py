@@ -76,13 +76,13 @@ def check(program: Program, net: Net, folder: Path, file: Path | None) -> str:
 
 @pytest.fixture(scope="module")
 def measured(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of three trials of each."""
+    """Records of two trials of each."""
     target = find_target("tvm")
     if lacking_features(target.features):
         pytest.skip("this processor lacks AVX512-VNNI")
     file = tmp_path_factory.mktemp("measured") / "kept" / "tvm.json"
-    told = tune(build_program(net.graph, target, "layers"), Tuning(file, trials=3))
-    assert len(told) == len(records(file)) == 6  # two kinds of sums
+    told = tune(build_program(net.graph, target, "layers"), Tuning(file, trials=2))
+    assert len(told) == len(records(file)) == 4  # two kinds of sums
     return file
 
 
@@ -107,7 +107,7 @@ def test_the_fastest_record_decides(copied: Path, program: Program, net: Net, tm
     """Each schedule that was tried is made the fastest one."""
     lines = [json.loads(line) for line in copied.read_text().splitlines()]
     texts = set()
-    for choice in range(3):
+    for choice in range(2):
         changed = copy.deepcopy(lines)
         for workload in (0, 1):
             [line for line in changed if line[0] == workload][choice][1][1] = [1e-9]
@@ -177,10 +177,11 @@ def test_other_files_are_left_alone(content: str, program: Program, tmp_path: Pa
         tune(program, Tuning(tmp_path / "a file" / "tvm.json", trials=1))
 
 
+@pytest.mark.parametrize("name", ["qcc.dot.vpdpbusd", '"sums"'])
 def test_schedules_of_another_version_are_told(
-    copied: Path, program: Program, net: Net, tmp_path: Path
+    name: str, copied: Path, program: Program, net: Net, tmp_path: Path
 ) -> None:
-    copied.write_text(copied.read_text().replace("qcc.dot.vpdpbusd", "qcc.dot.older"))
+    copied.write_text(copied.read_text().replace(name, name.replace("s", "z")))
     with pytest.raises(TargetError, match="has a schedule that does not fit"):
         check(program, net, tmp_path / "out", copied)
 
