@@ -15,7 +15,7 @@ from qcc.ir.errors import TargetError
 
 INSTALL_TVM = "pip install 'qcc[tvm]'"
 TUNER_NEEDS = ("cloudpickle", "psutil")
-SELF_TEST_SECONDS = 300.0
+SELF_TEST_SECONDS = 3600.0  # it takes 2, but a machine that is busy is not TVM's fault
 # some pairs of apache-tvm and apache-tvm-ffi crash here; a process of its own survives that
 SELF_TEST = "import tvm; from tvm import tirx; tvm.ir.save_json(tirx.Var('x', 'int32'))"
 

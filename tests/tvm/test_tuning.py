@@ -3,7 +3,7 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planned_steps import Layer, Net
+from compiled import Emitted
+from planned_steps import Layer, Net, blocks, random_layers
 
 import qcc
+from qcc.backends.c.build import build_program as build_executable
+from qcc.backends.c.build import find_compiler, find_runner, run_program
 from qcc.backends.c.emit import EmitOptions, emit
 from qcc.backends.c.run import load
 from qcc.backends.c.views import Views
@@ -149,6 +152,52 @@ def test_machines_behind_a_tracker_measure(tracker: str, vnni: Target, tmp_path:
         assert compiled.verify(compiled.build(folder), data).exact
         texts.append((folder / "digits_kernels.s").read_text())
     assert texts[0] == texts[1]
+
+
+def drawn(schedule: Any, candidates: Sequence[int], preferred: int) -> Any:
+    """One at random, as a tuner draws it."""
+    return schedule.sample_categorical(list(candidates), [1 / len(candidates)] * len(candidates))
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("isa", ["dotprod", "i8mm"])
+def test_tiles_of_a_board_compute_the_same(
+    isa: str, emitted: Emitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of schedules drawn at random, one for each step, as if a board had measured them; the library runs under QEMU."""
+    from tvm import s_tir  # noqa: PLC0415
+    from tvm.s_tir import meta_schedule  # noqa: PLC0415
+
+    from qcc.backends.tvm.isa import ISAS  # noqa: PLC0415
+    from qcc.backends.tvm.records import Records  # noqa: PLC0415
+    from qcc.backends.tvm.schedules import template  # noqa: PLC0415
+
+    target = find_target(f"tvm:arm-neon-{isa}")
+    if find_compiler(target) is None or find_runner(target) is None:
+        pytest.skip(f"no compiler or emulator for {target.name}")
+    net = Net(random_layers(Layer, np.random.default_rng(22), 16), 22)
+    usual, program = emitted(net, target)
+    machine = next(i for i in ISAS if target.name == f"tvm:{i.name}")
+    records = Records.open(tmp_path / "board.json", machine)
+    rng = np.random.default_rng(1)
+    with monkeypatch.context() as patched:
+        patched.setattr("qcc.backends.tvm.dot.choose", drawn)
+        for seed, function in enumerate(Views(program).generated, 1):
+            plain, schedules = template(function, machine)
+            schedule = s_tir.Schedule(plain, seed=seed)
+            workload = records.database.commit_workload(schedule.mod)
+            schedules[rng.integers(len(schedules))](schedule)
+            arguments = meta_schedule.arg_info.ArgInfo.from_prim_func(plain)
+            records.database.commit_tuning_record(
+                meta_schedule.database.TuningRecord(
+                    schedule.trace, workload, [1.0], records.target, arguments
+                )
+            )
+    folder, vectors = tmp_path / "tuned", blocks(program, net.samples(3))
+    emit(program, folder, EmitOptions(vectors=vectors, scripts=Scripts(tuned=records.file)))
+    assert (folder / "layers_kernels.s").read_text() != (usual / "layers_kernels.s").read_text()
+    text = run_program(build_executable(folder, target, [folder / "test_main.c"]), target)
+    assert text == "layers: 3 of 3 test vectors passed\n"
 
 
 def test_tracker_without_machines_is_told(tracker: str, program: Program, tmp_path: Path) -> None:
