@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled import Emitted
+from float_layers import Net as FloatNet
 from planned_steps import Layer, Net, blocks, random_layers
 
 import qcc
@@ -67,10 +68,9 @@ def records(file: Path) -> list[Any]:
     return [(workload, trace[1], seconds) for workload, (trace, seconds, *_) in lines]
 
 
-def check(program: Program, net: Net, folder: Path, file: Path | None) -> str:
+def check(program: Program, samples: Any, folder: Path, file: Path | None) -> str:
     """The library equals the interpreter; its kernels."""
     emit(program, folder, EmitOptions(scripts=Scripts(tuned=file)))
-    samples = net.samples(3)
     got = load(folder, program.target).run(samples)
     for name, y in interpreter.run(program.graph, samples).items():
         np.testing.assert_array_equal(got[name], y)
@@ -100,10 +100,26 @@ def test_tuned_tiles_compute_the_same(copied: Path, program: Program, net: Net, 
     assert {workload for workload, _, _ in found} == {0, 1}
     assert len({(w, str(choices)) for w, choices, _ in found}) > 2
     assert all(0 < s < 1 for _, _, seconds in found for s in seconds)
-    check(program, net, tmp_path / "tuned", copied)
+    check(program, net.samples(3), tmp_path / "tuned", copied)
     before = copied.read_bytes()
     assert tune(program, Tuning(copied, trials=3)) == []
     assert copied.read_bytes() == before
+
+
+def test_formulas_have_nothing_to_choose(vnni: Target, tmp_path: Path) -> None:
+    """Reductions and sums beside a pool that has: they are compiled as ever."""
+    net = FloatNet(6)
+    x = net.input(1, 6, 7, 24)
+    mean = net.emit("reduce_mean", net.emit("add", x, x, output="sum"), axes=(1, 2), output="mean")
+    net.emit("softmax", mean, axis=3, output="softmax")
+    for op in ("avg_pool2d", "max_pool2d"):
+        net.emit(op, x, kernel=(3, 3), output=op)
+    samples = net.plan()
+    program = build_program(net.graph, vnni, "layers")
+    file = tmp_path / "tvm.json"
+    tune(program, Tuning(file, trials=2))
+    assert {workload for workload, _, _ in records(file)} == {0}
+    check(program, samples, tmp_path / "tuned", file)
 
 
 def test_the_fastest_record_decides(copied: Path, program: Program, net: Net, tmp_path: Path) -> None:
@@ -115,7 +131,7 @@ def test_the_fastest_record_decides(copied: Path, program: Program, net: Net, tm
         for workload in (0, 1):
             [line for line in changed if line[0] == workload][choice][1][1] = [1e-9]
         copied.write_text("".join(json.dumps(line) + "\n" for line in changed))
-        texts.add(check(program, net, tmp_path / f"{choice}", copied))
+        texts.add(check(program, net.samples(3), tmp_path / f"{choice}", copied))
     assert len(texts) > 1
 
 
@@ -232,7 +248,7 @@ def test_schedules_of_another_version_are_told(
 ) -> None:
     copied.write_text(copied.read_text().replace(name, name.replace("s", "z")))
     with pytest.raises(TargetError, match="has a schedule that does not fit"):
-        check(program, net, tmp_path / "out", copied)
+        check(program, net.samples(3), tmp_path / "out", copied)
 
 
 def test_missing_parts_of_the_tuner_are_told(
