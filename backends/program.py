@@ -155,6 +155,11 @@ def build_program(
             f"target {target.name} has no threads: its programs run without an operating system",
             hint="compile with one thread, the default",
         )
+    if threads > 1 and target.generate is not None:
+        raise TargetError(
+            f"kernels of target {target.name} are compiled for one thread",
+            hint="compile with one thread, the default, or for the same processor with kernels in C",
+        )
     graph = with_boundary(graph, io)
     if no_float:
         require_integers(graph)

@@ -31,15 +31,32 @@ class Generated:
 @dataclass(frozen=True)
 class Scripts:
     """``written``: the generated functions, in the language of their generator, go into a file beside the rest; ``replaced``:
-    such a file, whose functions take the place of the generated ones with the same names.
+    such a file, whose functions take the place of the generated ones with the same names; ``tuned``: results of ``Target.tune``,
+    by which functions are made.
     """
 
     written: bool = False
     replaced: Path | None = None
+    tuned: Path | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the functions that a target generates are tuned.
+
+    ``file``: of the results, which are added to; ``rpc``: host, port and key of the tracker whose machines measure, None for
+    this machine; ``trials``: the most that are measured for a function.
+    """
+
+    file: Path
+    rpc: tuple[str, int, str] | None = None
+    trials: int = 32
 
 
 # The name of the library and its functions, to files by name.
 Generate = Callable[[str, Sequence[Generated], Scripts], Mapping[str, str]]
+Progress = Callable[[str, int, int], None]
+Tune = Callable[["Target", Sequence[Generated], Tuning, Progress], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class Target:
     ``channel_granularity``: what removed channels may leave behind is a multiple of this, as the kernels read them;
     ``semihosting``: programs have no operating system, files and exit go through the debugger; ``linker_script``: theirs,
     a file of backends/c/runtime; ``generate``: writes the functions of rows that are generated: NAME_kernels.h with their
-    prototypes, and assembler files.
+    prototypes, and assembler files; ``tune``: measures what these functions may be made by, see ``Tuning``.
     """
 
     name: str
@@ -75,6 +92,7 @@ class Target:
     semihosting: bool = False
     linker_script: str = ""
     generate: Generate | None = None
+    tune: Tune | None = None
 
 
 TARGETS: dict[str, Target] = {}

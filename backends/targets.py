@@ -15,7 +15,7 @@ from qcc.backends.c.build import find_compiler, find_runner
 from qcc.backends.kernel import Kernel
 from qcc.backends.scalar import KERNELS
 from qcc.backends.target import TARGETS, Compiler, Target, find_target, register_target
-from qcc.backends.tvm import INSTALL_TVM, ISAS, generator, has_tvm, rows
+from qcc.backends.tvm import INSTALL_TVM, ISAS, generator, has_tvm, rows, tuner
 from qcc.backends.x86 import AVX2_KERNELS, AVX512VNNI_KERNELS, AVX512VNNI_PEAK, AVXVNNI_KERNELS
 from qcc.backends.x86.features import AVX2, AVX512VNNI, AVXVNNI, lacking_features, processor_features
 
@@ -202,6 +202,7 @@ for _isa in ISAS:
             description=f"{_base.description}, kernels compiled by TVM",
             kernels=(*rows(_isa), *_base.kernels),
             generate=generator(_isa),
+            tune=tuner(_isa),
             channel_granularity=max(_base.channel_granularity, _isa.lanes),
         )
     )

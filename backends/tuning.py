@@ -84,13 +84,17 @@ def tune(
 
 def require_tunable(target: Target, file: Path) -> None:
     """Raise TargetError where programs of ``target`` do not run in this process, or ``file`` holds something else."""
+    require_native(target, "leave tuning out: kernels are then chosen by estimated cycles")
+    read_times(file)
+
+
+def require_native(target: Target, hint: str) -> None:
+    """Raise TargetError, with this hint, where programs of ``target`` do not run in this process."""
     if not target.is_native:
         raise TargetError(
-            f"target {target.name} cannot be tuned here: the time of an emulator says nothing",
-            hint="leave tuning out: kernels are then chosen by estimated cycles",
+            f"target {target.name} cannot be tuned here: the time of an emulator says nothing", hint=hint
         )
     require_instructions(target)
-    read_times(file)
 
 
 def contenders(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:

@@ -131,10 +131,10 @@ class Ours:
     seconds: dict[str, float]
 
 
-def compile_ours(case: Case, target: str, threads: int = 1) -> Ours:
-    """Compile, build, and compare with the interpreter."""
+def compile_ours(case: Case, target: str, threads: int = 1, **choices: Any) -> Ours:
+    """Compile, build, and compare with the interpreter. ``choices``: more fields of CompileOptions."""
     folder = case.folder / f"qcc-{target}-{threads}"
-    choices: dict[str, Any] = {"threads": threads} if threads > 1 else {}
+    choices |= {"threads": threads} if threads > 1 else {}
     clock = [time.perf_counter()]
     compiled = qcc.compile(
         case.entry.model, target=target, calibration=case.entry.calib, name=c_name(case.name), **choices

@@ -18,9 +18,10 @@ from qcc.backends import tuning
 from qcc.backends.c import image, run
 from qcc.backends.c.emit import EmitOptions, add_to_record, emit
 from qcc.backends.c.image import Footprint
+from qcc.backends.c.views import Views
 from qcc.backends.program import Program, build_program
 from qcc.backends.select import Order, as_ranked
-from qcc.backends.target import Scripts, Target
+from qcc.backends.target import Scripts, Target, Tuning
 from qcc.backends.targets import find_target
 from qcc.float_runtime import FloatRuntime
 from qcc.ir import interpreter
@@ -62,7 +63,9 @@ def compile(
     chosen = replace(options or CompileOptions(), target=target, **choices)
     found = find_target(target)  # an unknown target is an error before the work starts
     if chosen.tune:
-        tuning.require_tunable(found, _tune_file(chosen))
+        _require_tunable(found, chosen)
+    elif chosen.tune_file is not None and not chosen.tune_file.is_file():
+        raise QccError(f"{chosen.tune_file} does not exist", hint="add --tune, which writes it")
     noted: list[str] = []
 
     def note(message: str) -> None:
@@ -115,6 +118,9 @@ class CompiledModel:
             stream=options.stream,
             ram=options.ram,
         )
+        if options.tune and self.program.target.tune is not None:
+            wanted = Tuning(_tune_file(options), options.tracker, options.tune_trials)
+            self.program.target.tune(self.program.target, Views(self.program).generated, wanted, progress)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -156,7 +162,11 @@ class CompiledModel:
             extra=self._write_extra,
             weights=options.weights,
             layout=options.layout,
-            scripts=Scripts("tvmscript" in options.emit, options.tvmscript),
+            scripts=Scripts(
+                "tvmscript" in options.emit,
+                options.tvmscript,
+                _tune_file(options) if options.tune else options.tune_file,
+            ),
         )
         try:
             return emit(self.program, Path(folder), emitted)
@@ -338,14 +348,24 @@ class Library:
 def _order(compilation: driver.Compilation, progress: driver.Progress) -> Order:
     """How candidates are ordered: by estimates, or by measured times."""
     options = compilation.options
-    if not options.tune:
-        return as_ranked
     target, file = find_target(options.target), _tune_file(options)
+    if not options.tune or target.tune is not None:
+        return as_ranked
     return tuning.tune(compilation.graph, target, options.boundary, file, progress)
 
 
 def _tune_file(options: CompileOptions) -> Path:
+    if options.tune_file is None and find_target(options.target).tune is not None:
+        return tuning.default_file().with_name("tvm.json")
     return options.tune_file or tuning.default_file()
+
+
+def _require_tunable(target: Target, options: CompileOptions) -> None:
+    """Raise TargetError where measuring would fail, before the work starts."""
+    if target.tune is None:
+        tuning.require_tunable(target, _tune_file(options))
+    elif options.tracker is None:
+        tuning.require_native(target, "leave tuning out, or name a tracker of such machines with --tune-rpc")
 
 
 def _unwritable(folder: str | Path, error: OSError) -> QccError:

@@ -35,6 +35,8 @@ from qcc.cli_base import (
     time_passes_option,
     tune_file_option,
     tune_option,
+    tune_rpc_option,
+    tune_trials_option,
     verify_each_option,
     warn,
 )
@@ -235,6 +237,8 @@ def main() -> None:
 )
 @tune_option
 @tune_file_option
+@tune_rpc_option
+@tune_trials_option
 @click.option("--no-float", is_flag=True, help="Integers only: proved on the built code, or an error.")
 @click.option(
     "--corrections/--no-corrections",

@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from qcc.ir.errors import QccError
+from qcc.options import CompileOptions
 from qcc.passes.calibrate import observer_names
 from qcc.plugins import load_plugin
 from qcc.tables import LOUD
@@ -141,6 +142,19 @@ tune_file_option = click.option(
     type=path_type,
     metavar="FILE",
     help="Where times are remembered (default: qcc/tuning.json in the cache folder of the system).",
+)
+tune_rpc_option = click.option(
+    "--tune-rpc",
+    default="",
+    metavar="HOST:PORT:KEY",
+    help="Targets tvm:...: measure on the machines that an RPC tracker of TVM has under this key.",
+)
+tune_trials_option = click.option(
+    "--tune-trials",
+    type=click.IntRange(1),
+    default=CompileOptions.tune_trials,
+    show_default=True,
+    help="Targets tvm:...: schedules measured for each kernel, at most.",
 )
 verify_each_option = click.option(
     "--verify-each", is_flag=True, help="Run the interpreter before and after every pass and compare."

@@ -10,6 +10,7 @@ from typing import Literal
 from qcc.backends.c.layouts import LAYOUTS, Layout
 from qcc.backends.c.weights import FORMS, Form
 from qcc.backends.stream import STREAMING, Streaming
+from qcc.backends.target import Tuning
 from qcc.ir.errors import QccError
 from qcc.ir.ops.stored import CODE_MAX
 from qcc.ir.ops.stored import FORMATS as STORED_FORMATS
@@ -55,7 +56,9 @@ class CompileOptions:
     ``min_ratio``: of the float model's ``metric`` (see metrics.py) that the integers must reach on evaluation data, with as
     few tensors in 16 bits and nodes in float as that takes.
     ``tune``: kernels are chosen by times measured on this machine and remembered in ``tune_file`` (default: a file in
-    the cache folder of the system).
+    the cache folder of the system). Of a target tvm:... it is the tiles of kernels that are chosen, by TVM's tuner;
+    ``tune_file`` alone then chooses by what it knows; ``tune_rpc``: host, port and key of the RPC tracker whose machines
+    measure, as "HOST:PORT:KEY", "" for this one; ``tune_trials``: measured for each kernel, at most.
     ``emit``: more files to write, some of EMITTED: "tvmscript", the kernels that TVM compiles; "tosa", the integer program in
     MLIR's TOSA dialect (NAME.mlir); "onnx", the program as an ONNX model (NAME.onnx), with QuantizeLinear and
     DequantizeLinear where it is one of integers. ``tvmscript``: such a file, whose kernels take the place of the generated ones.
@@ -97,6 +100,8 @@ class CompileOptions:
     metric: str = "top1"
     tune: bool = False
     tune_file: Path | None = None
+    tune_rpc: str = ""
+    tune_trials: int = Tuning.trials
     verify_each: bool = False
     dump_after: str | None = None
     dump_folder: Path | None = None
@@ -150,8 +155,14 @@ class CompileOptions:
             raise QccError(f"min_ratio is {self.min_ratio}", hint="it is a share of float: above 0, up to 1")
         if self.min_ratio is not None and self.precision != "int8":
             raise QccError(f"min_ratio is for 8 bits, not for {self.precision}", hint="leave one of them out")
-        if self.tune_file is not None and not self.tune:
+        is_tvm = self.target.startswith("tvm")
+        if self.tune_file is not None and not (self.tune or is_tvm):
             raise QccError("a tune file without tuning has no use", hint="add --tune (tune=True)")
+        if self.tune_rpc and not (self.tune and is_tvm):
+            raise QccError(
+                "an RPC tracker is for tuning a target tvm:...", hint="add --tune, or leave it out"
+            )
+        _ = self.tracker
 
     def _follow_recipe(self) -> None:
         """Take over the options of the recipe. Raises QccError where another one was given."""
@@ -172,6 +183,16 @@ class CompileOptions:
         if isinstance(self.corrections, bool):
             return USUAL_CORRECTIONS if self.corrections else ()
         return tuple(name for name in CORRECTIONS if name in self.corrections)
+
+    @property
+    def tracker(self) -> tuple[str, int, str] | None:
+        """Host, port and key of ``tune_rpc``. Raises QccError where it is something else."""
+        if not self.tune_rpc:
+            return None
+        host, port, key = (*self.tune_rpc.split(":", 2), "", "")[:3]
+        if not (host and port.isdecimal() and key):
+            raise QccError(f"{self.tune_rpc!r} is no tracker", hint="name one as HOST:PORT:KEY")
+        return host, int(port), key
 
     @property
     def boundary(self) -> Literal["int8", "float"]:

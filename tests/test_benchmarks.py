@@ -5,10 +5,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from qcc.backends.target import find_target
+from qcc.backends.x86.features import lacking_features
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLES = CHECKOUT / "examples"
@@ -20,7 +24,16 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
     yield
-    for name in ("contest", "peers", "models", "seeded_models", "engines", "engines.base", "isa_limit"):
+    for name in (
+        "contest",
+        "peers",
+        "models",
+        "seeded_models",
+        "engines",
+        "engines.base",
+        "isa_limit",
+        "tvm_kernels",
+    ):
         if name not in before:
             sys.modules.pop(name, None)
 
@@ -61,6 +74,36 @@ def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
     assert "No module named 'engines.none'" in rows.pop("broken").error
     assert rows.pop("unmade").error.startswith("not converted: ModuleNotFoundError")
     assert rows == {}
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="processes are pinned, and their memory read, as Linux does"
+)
+@pytest.mark.usefixtures("benchmarks")
+def test_tvm_is_timed_beside_itself_and_beside_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("tvm") is None:
+        pytest.skip("TVM is not installed")
+    target = find_target("tvm")
+    if lacking_features(target.features):
+        pytest.skip("this processor lacks AVX512-VNNI")
+    contest, seeded_models, tvm_kernels = (
+        importlib.import_module(name) for name in ("contest", "seeded_models", "tvm_kernels")
+    )
+    calibration = np.load(EXAMPLES / "digits_calib.npz")["image"]
+    entry = seeded_models.Entry(EXAMPLES / "digits.onnx", calibration, calibration[:4])
+    case = contest.Case.make("digits", entry, tmp_path)
+    found = tvm_kernels.found_of(case, {})
+    rows = contest.contend(case, found, None, contest.cores_from(-1), 2, 0.01)
+    assert [row.engine for row in rows] == [tvm_kernels.TVM, tvm_kernels.IN_C, tvm_kernels.FLOAT]
+    assert [row.error for row in rows] == ["", "", ""]
+    assert rows[0].sqnr_db == rows[1].sqnr_db > 20
+    assert rows[2].sqnr_db > 100  # float, in another order
+    tvm_kernels.report(rows)
+    told = capsys.readouterr().out
+    assert "takes" in told
+    assert "our schedules, TVM" in told
 
 
 @pytest.mark.usefixtures("benchmarks")

@@ -18,9 +18,23 @@ CPU = 1  # DLDeviceType
 
 def assembly_of(module: Any, isa: Isa) -> str:
     """One text for all functions of an IRModule."""
-    target = tvm.target.Target({key: list(v) if isinstance(v, tuple) else v for key, v in isa.llvm})
     compilation_pipeline.PIPELINE_MAP[PIPELINE] = lambda: (_lowering(), _finish, _finish)
-    built = tirx.build(module, target, pipeline=PIPELINE)
+    return _text(tirx.build(module, target_of(isa), pipeline=PIPELINE))
+
+
+def entry_of(function: Any, name: str, symbol: str, isa: Isa) -> str:
+    """Text of a function ``name`` with TVM's own convention that calls ``symbol``: the bare form of ``function``."""
+    call = tirx.call_extern("int32", symbol, *[buffer.data for buffer in function.params])
+    entry = tirx.PrimFunc(function.params, tirx.Evaluate(call)).with_attr("global_symbol", name)
+    return _text(tirx.build(tvm.IRModule({name: entry}), target_of(isa)))
+
+
+def target_of(isa: Isa) -> Any:
+    """The processor, as TVM describes it."""
+    return tvm.target.Target({key: list(v) if isinstance(v, tuple) else v for key, v in isa.llvm})
+
+
+def _text(built: Any) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.s"
         built.write_to_file(str(path))

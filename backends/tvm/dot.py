@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tvm import te, tirx
 
 from qcc.backends.kernel import Call, Step
-from qcc.backends.tvm.epilogue import Template, Tensor, finished, placeholders, skip_placeholder
+from qcc.backends.tvm.epilogue import (
+    Template,
+    Tensor,
+    choose,
+    divisors,
+    finished,
+    placeholders,
+    skip_placeholder,
+)
 from qcc.backends.tvm.isa import Dot, Isa
 from qcc.backends.tvm.rows import rows_of
 from qcc.ir.ops.conv import Conv2d
 
 TILE_BLOCKS = 4  # vectors of output channels in a tile, at most
+TILE_QUADS = 4  # quads of input channels between two jumps, at most
 
 
 def dot(step: Step, call: Call, isa: Isa) -> Template:
@@ -64,40 +75,50 @@ def dot(step: Step, call: Call, isa: Isa) -> Template:
 
     y = te.compute((rows, columns, outputs), result, name="output")
     arguments = [x, *skips, *constants.values(), y, image]
-    tile = _tile(blocks, units[0], units[1], isa.registers)
-    return te.create_prim_func(arguments), lambda s: _tile_sums(s, tile, lanes, unit)
+    tiles = _tiles(blocks, columns, isa, unit)
+    return te.create_prim_func(arguments), *(
+        partial(_tile_sums, tile=t, quads=quads, isa=isa, unit=unit) for t in tiles
+    )
 
 
-def _tile(blocks: int, columns: int, vectors: int, registers: int) -> tuple[int, int]:
-    """Blocks of channels, each so many vectors, and columns of a tile: of those that divide, with most products for the loads."""
-    sizes = [
-        (across, along)
-        for across in range(1, TILE_BLOCKS + 1)
-        for along in range(1, registers // (across * vectors) + 1)
-        if blocks % across == 0 and columns % along == 0
-    ]
-    return max(sizes, key=lambda s: (s[0] * s[1] / (s[0] * vectors + s[1]), s[0]))
+def _tiles(blocks: int, columns: int, isa: Isa, unit: Dot) -> list[tuple[int, list[int]]]:
+    """Blocks of channels of a tile, with its numbers of pixels: those that divide, most products for their loads first."""
+    vectors = isa.lanes // unit.channels
+
+    def reuse(across: int, along: int) -> tuple[float, int]:
+        return across * along / (across * vectors + along), across
+
+    def ranked(across: int) -> list[int]:
+        units = divisors(columns // unit.pixels, isa.registers // (across * vectors))
+        return sorted(units, key=lambda n: reuse(across, n), reverse=True)
+
+    tiles = [(across, ranked(across)) for across in divisors(blocks, TILE_BLOCKS)]
+    tiles.sort(key=lambda tile: reuse(tile[0], tile[1][0]), reverse=True)
+    return [(across, [n * unit.pixels for n in alongs]) for across, alongs in tiles]
 
 
-def _tile_sums(schedule: Any, sizes: tuple[int, int], lanes: int, unit: Dot) -> None:
-    across, along = sizes
+def _tile_sums(schedule: Any, tile: tuple[int, Sequence[int]], quads: int, isa: Isa, unit: Dot) -> None:
+    across, alongs = tile
+    along = choose(schedule, alongs, alongs[0])
+    at_once = choose(schedule, divisors(quads, TILE_QUADS), 1)
     sums, output = schedule.get_sblock("sums"), schedule.get_sblock("output")
     row, column, channel = schedule.get_loops(output)
-    block, lane = schedule.split(channel, [None, lanes])
+    block, lane = schedule.split(channel, [None, isa.lanes])
     outer, inner = schedule.split(block, [None, across])
-    tile, pixel = schedule.split(column, [None, along * unit.pixels])
-    schedule.reorder(outer, row, tile, inner, pixel, lane)
-    schedule.compute_at(sums, tile, preserve_unit_loops=True)
+    group, pixel = schedule.split(column, [None, along])
+    schedule.reorder(outer, row, group, inner, pixel, lane)
+    schedule.compute_at(sums, group, preserve_unit_loops=True)
     schedule.vectorize(lane)
     schedule.unroll(inner)
     schedule.unroll(pixel)
     o, i, j, u, p, v, ky, kx, quad, byte = schedule.get_loops(sums)[-10:]
-    schedule.reorder(i, ky, kx, quad, j, o, u, p, v, byte)
-    for loop in (j, o, u):
+    quad, few = schedule.split(quad, [None, at_once])
+    schedule.reorder(i, ky, kx, quad, few, j, o, u, p, v, byte)
+    for loop in (few, j, o, u):
         schedule.unroll(loop)
     if unit.pixels > 1:
         pixels = schedule.get_sblock("pixels")
-        schedule.compute_at(pixels, quad, preserve_unit_loops=True)
+        schedule.compute_at(pixels, few, preserve_unit_loops=True)
         *_, column, _, _, _, both, bytes_ = schedule.get_loops(pixels)
         schedule.unroll(column)
         schedule.unroll(both)

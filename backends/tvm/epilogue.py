@@ -12,9 +12,22 @@ from qcc.backends.scalar.lowering import requantize_params, zero_point
 from qcc.ir.ops.quant import Requantize
 
 Tensor = Any  # of TVM, which has no types
-# A PrimFunc as tensor expressions make it, and what schedules it.
-Template = tuple[Any, Callable[[Any], None]]
+# A PrimFunc as tensor expressions make it, what schedules it, and what else could: of these a tuner may choose.
+Template = tuple[Any, *tuple[Callable[[Any], None], ...]]
 MAGIC = 1.5 * 2**23  # float32 + this has the nearest integer, ties to even, in its low byte
+
+
+def choose(schedule: Any, candidates: Sequence[int], preferred: int) -> Any:
+    """A size in ``schedule``: ``preferred``, unless a tuner finds another one of ``candidates`` to be faster."""
+    if len(candidates) == 1:
+        return preferred
+    shares = [1 / len(candidates)] * len(candidates)
+    return schedule.sample_categorical(list(candidates), shares, decision=candidates.index(preferred))
+
+
+def divisors(extent: int, limit: int) -> list[int]:
+    """Those of ``extent``, up to ``limit``."""
+    return [n for n in range(1, limit + 1) if extent % n == 0]
 
 
 def placeholders(call: Call) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from qcc.ir.types import TensorType
 
 Array = NDArray[Any]
 WIDTHS = (np.int8, np.int16, np.int32, np.int64)
+REDUCTIONS = ("sum", "max", "min")
 INT32, INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
 # The ufuncs that are recorded: each monotone in either operand, which is what its interval rests on.
 _UFUNCS: dict[np.ufunc, Callable[[int, int], int]] = {
@@ -37,7 +38,7 @@ class Formula(NDArrayOperatorsMixin):
     """An integer array of ``shape``, with elements from ``low`` to ``high``, which 32 or 64 bits hold.
 
     ``kind``: "operand" (activation number ``at`` of the node), "constant" (``data``), the name of a ufunc, "sum", "max",
-    "min" (over the axes ``at``, which stay as 1), "look" (the first of ``terms`` indexed by the others), "take" (its
+    "min" (over ``axes``, which stay as 1), "look" (the first of ``terms`` indexed by the others), "take" (its
     second term holds indices along axis ``at``).
     """
 
@@ -46,7 +47,8 @@ class Formula(NDArrayOperatorsMixin):
     low: int
     high: int
     terms: tuple[Formula, ...] = ()
-    at: int | tuple[int, ...] = 0
+    at: int = 0
+    axes: tuple[int, ...] = ()
     data: Array | None = None
 
     @property
@@ -146,8 +148,10 @@ def formula_of(node: Node) -> Formula:
     operands: list[Any] = []
     count = 0
     for value in node.inputs:
-        if value is None or value.data is not None:
-            operands.append(None if value is None else value.data.view(_Indexed))
+        if value is None:
+            operands.append(None)
+        elif value.data is not None:
+            operands.append(value.data.view(_Indexed))
         else:
             operands.append(operand(value.type, count))
             count += 1
@@ -188,9 +192,9 @@ def _bounded(
     low: int,
     high: int,
     terms: tuple[Formula, ...],
-    at: int | tuple[int, ...] = 0,
+    axes: tuple[int, ...] = (),
 ) -> Formula:
     """What leaves 64 bits wraps around there, as in numpy."""
     if low < INT64.min or high > INT64.max:
         low, high = int(INT64.min), int(INT64.max)
-    return Formula(kind, shape, low, high, terms, at)
+    return Formula(kind, shape, low, high, terms, axes=axes)

@@ -9,12 +9,13 @@ from importlib.util import find_spec
 
 from qcc.backends.c.build import run_tool
 from qcc.backends.c.names import C_TYPES
-from qcc.backends.target import Generate, Generated, Scripts
+from qcc.backends.target import Generate, Generated, Progress, Scripts, Target, Tune, Tuning
 from qcc.backends.tvm.isa import Isa
 from qcc.ir.errors import TargetError
 
 INSTALL_TVM = "pip install 'qcc[tvm]'"
-SELF_TEST_SECONDS = 300.0
+TUNER_NEEDS = ("cloudpickle", "psutil")
+SELF_TEST_SECONDS = 3600.0  # it takes 2, but a machine that is busy is not TVM's fault
 # some pairs of apache-tvm and apache-tvm-ffi crash here; a process of its own survives that
 SELF_TEST = "import tvm; from tvm import tirx; tvm.ir.save_json(tirx.Var('x', 'int32'))"
 
@@ -44,7 +45,7 @@ def generator(isa: Isa) -> Generate:
         from qcc.backends.tvm.compile import assembly_of
         from qcc.backends.tvm.script import kernels_of, script_of
 
-        kernels = kernels_of(functions, isa, scripts.replaced)
+        kernels = kernels_of(functions, isa, scripts)
         files = {
             f"{name}_kernels.h": _header(name, [prototype(f) for f in functions]),
             f"{name}_kernels.s": assembly_of(kernels, isa),
@@ -54,6 +55,21 @@ def generator(isa: Isa) -> Generate:
         return files
 
     return generate
+
+
+def tuner(isa: Isa) -> Tune:
+    """``Target.tune`` for an instruction set."""
+
+    def tune(target: Target, functions: Sequence[Generated], tuning: Tuning, progress: Progress) -> None:
+        require_tvm()
+        missing = [name for name in TUNER_NEEDS if find_spec(name) is None]
+        if missing:
+            raise TargetError(f"the tuner of TVM needs {' and '.join(missing)}", hint=INSTALL_TVM)
+        from qcc.backends.tvm.tuning import tune_functions
+
+        tune_functions(target, functions, isa, tuning, progress)
+
+    return tune
 
 
 def prototype(function: Generated) -> str:

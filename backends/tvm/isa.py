@@ -19,11 +19,10 @@ class Dot:
 class Isa:
     """What a schedule depends on.
 
-    ``base``: the target of qcc whose compiler and processor it takes; ``llvm``: TVM's description of the processor; ``lanes``:
-    s32 sums of a vector; ``dots``: of which the first is taken whose pixels divide those of a row; ``lanes_dot``: name of the
-    tensor intrinsic for a quad of each lane; ``centre``: added to an
-    activation to make it what the intrinsic multiplies (128 where it takes u8, 0 for s8); ``registers``: vectors of sums that
-    a tile may hold.
+    ``base``: the target of qcc whose compiler and processor it takes; ``llvm``: TVM's description of the processor;
+    ``lanes``: s32 sums of a vector; ``dots``: of which the first is taken whose pixels divide those of a row;
+    ``lanes_dot``: name of the tensor intrinsic for a quad of each lane; ``centre``: added to an activation to make it
+    what the intrinsic multiplies (128 where it takes u8, 0 for s8); ``registers``: vectors of sums that a tile may hold.
     """
 
     name: str

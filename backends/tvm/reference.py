@@ -67,8 +67,8 @@ class _Expressions:
             table, *indices = f.terms
             return self.leaves[id(table)](*(self.at(i, index) for i in indices)).astype(f.dtype)
         if f.kind == "take":
-            x, indices = f.terms
-            moved = self.at(indices, (index[f.at],))
+            x, along = f.terms
+            moved = self.at(along, (index[f.at],))
             return self.at(x, (*index[: f.at], moved, *index[f.at + 1 :]))
         width = "int64" if any(t.dtype == "int64" for t in (f, *f.terms)) else "int32"
         return _TIR[f.kind](*(self.at(t, index).astype(width) for t in f.terms)).astype(f.dtype)
@@ -76,7 +76,7 @@ class _Expressions:
     def _stage(self, f: Formula) -> Tensor:
         if id(f) not in self.stages:
             (x,) = f.terms
-            axes = {a: te.reduce_axis((0, x.shape[a]), f"r{a}") for a in f.at}
+            axes = {a: te.reduce_axis((0, x.shape[a]), f"r{a}") for a in f.axes}
 
             def reduced(*index: Tensor) -> Tensor:
                 at = tuple(axes.get(i, v) for i, v in enumerate(index))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qcc.backends.kernel import Call, Kernel, Step
 from qcc.backends.scalar.convolution import accepts_depthwise, accepts_skip, folded_bias, skip_operand
 from qcc.backends.scalar.lowering import constant, requantize_constants
-from qcc.backends.tvm.formula import Formula, formula_of, operand
+from qcc.backends.tvm.formula import REDUCTIONS, Formula, formula_of, operand
 from qcc.backends.tvm.isa import Isa
 from qcc.ir.graph import Value
 from qcc.ir.ops.conv import Conv2d
@@ -26,6 +26,7 @@ from qcc.ir.ops.quant import Requantize
 Array = NDArray[Any]
 PRIORITY = 20  # before every row in C
 GROUP = 16  # channels of a depthwise convolution that are computed together
+STACK_BYTES = 2**15  # of the sums of a row
 NARROW_OR_WIDE = ("s8", "s16")
 # Steps that are compiled from the formulas of the reference, by dtype of the first operand.
 FORMULAS = {
@@ -239,6 +240,21 @@ def formula_of_step(step: Step) -> Formula:
     return cast(Formula, operand(x, 0) - step.root.signature.qparams(0).zero_point)
 
 
+def accepts_formula(step: Step) -> str | None:
+    """Reductions keep a row of results on the stack."""
+    reduced = (f for f in formula_of_step(step).walk() if f.kind in REDUCTIONS)
+    return _stack(max((f.shape[-1] for f in reduced), default=0))
+
+
+def accepts_average(step: Step) -> str | None:
+    """One image, whose channels' sums fit the stack."""
+    return _one_image(step) or _stack(step.output.type.shape[-1])
+
+
+def _stack(numbers: int) -> str | None:
+    return None if 8 * numbers <= STACK_BYTES else f"{numbers} sums are too many for the stack"
+
+
 def lower_formula(step: Step) -> Call:
     """The arrays of the formula, and how its result is requantized."""
     constants: dict[str, Array | None] = {
@@ -305,7 +321,7 @@ def rows(isa: Isa) -> tuple[Kernel, ...]:
             replace(row, dtype=dtype, wide=True)
             for pattern, dtypes in FORMULAS.items()
             for dtype in dtypes
-            for row in _generated(pattern, "tvm_reference", lower_formula, lambda step: None, ("",))
+            for row in _generated(pattern, "tvm_reference", lower_formula, accepts_formula, ("",))
         ),
         *_generated(
             "max_pool2d",
@@ -314,5 +330,5 @@ def rows(isa: Isa) -> tuple[Kernel, ...]:
             _one_image,
             ("",),
         ),
-        *_generated("avg_pool2d", "tvm_avg_pool2d", lower_average, _one_image, ("+requantize",)),
+        *_generated("avg_pool2d", "tvm_avg_pool2d", lower_average, accepts_average, ("+requantize",)),
     )

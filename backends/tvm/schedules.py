@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from qcc.backends.kernel import Call, Step
 from qcc.backends.target import Generated
@@ -24,7 +25,8 @@ _BUILDERS: dict[str, Callable[[Step, Call, Isa], Template]] = {
 }
 
 
-def template(function: Generated, isa: Isa) -> Template:
-    """The PrimFunc, with buffers of inputs, constants, output and workspace as in ``prototype``, and its schedule."""
-    plain, schedule = _BUILDERS[function.kernel.symbol](function.step, function.call, isa)
-    return plain.with_attr("global_symbol", function.symbol), schedule
+def template(function: Generated, isa: Isa) -> tuple[Any, Sequence[Callable[[Any], None]]]:
+    """The PrimFunc, with buffers of inputs, constants, output and workspace as in ``prototype``, and its schedules, the
+    usual one first."""
+    plain, *schedules = _BUILDERS[function.kernel.symbol](function.step, function.call, isa)
+    return plain.with_attr("global_symbol", function.symbol), schedules

@@ -10,9 +10,10 @@ from typing import Any
 import tvm
 from tvm import s_tir
 
-from qcc.backends.target import Generated
+from qcc.backends.target import Generated, Scripts
 from qcc.backends.tvm.intrinsics import register_intrinsics
 from qcc.backends.tvm.isa import Isa
+from qcc.backends.tvm.records import Records
 from qcc.backends.tvm.schedules import template
 from qcc.ir.errors import TargetError
 
@@ -32,21 +33,23 @@ from tvm.script import tirx as T
 '''
 
 
-def kernels_of(functions: Sequence[Generated], isa: Isa, replaced: Path | None) -> Any:
+def kernels_of(functions: Sequence[Generated], isa: Isa, scripts: Scripts) -> Any:
     """IRModule of the scheduled functions by symbol; those of ``Kernels`` in the file ``replaced`` take the place of theirs."""
     register_intrinsics()
-    own = _read(replaced) if replaced is not None else {}
+    own = _read(scripts.replaced) if scripts.replaced is not None else {}
+    records = Records.open(scripts.tuned, isa) if scripts.tuned is not None else None
     unknown = sorted(set(own) - {f.symbol for f in functions})
     if unknown:
-        raise TargetError(f"{replaced} has kernels of no step: {', '.join(unknown)}")
-    return tvm.IRModule({f.symbol: _kernel(f, isa, own.get(f.symbol)) for f in functions})
+        raise TargetError(f"{scripts.replaced} has kernels of no step: {', '.join(unknown)}")
+    return tvm.IRModule({f.symbol: _kernel(f, isa, own.get(f.symbol), records) for f in functions})
 
 
-def _kernel(function: Generated, isa: Isa, own: Any) -> Any:
-    plain, schedule = template(function, isa)
+def _kernel(function: Generated, isa: Isa, own: Any, records: Records | None) -> Any:
+    plain, (usual, *_) = template(function, isa)
     if own is None:
         made = s_tir.Schedule(plain)
-        schedule(made)
+        if records is None or not records.schedule(made):
+            usual(made)
         return made.mod["main"].with_attr("global_symbol", function.symbol)
     if _parameters(own) != _parameters(plain):
         raise TargetError(

@@ -15,6 +15,7 @@ from qcc.backends.scalar.lowering import zero_point
 from qcc.backends.tvm.epilogue import (
     Template,
     Tensor,
+    choose,
     finished,
     in_rows,
     placeholders,
@@ -123,7 +124,8 @@ def _over_channels(arguments: list[Tensor], lanes: int) -> Template:
         *_, channel = schedule.get_loops(schedule.get_sblock("output"))
         # LLVM takes vectors of other lengths apart, lane by lane
         size = math.gcd(int(schedule.get(channel).extent), lanes)
-        _, inner = schedule.split(channel, [None, size])
+        sizes = [size >> k for k in range(3) if size >> k]
+        _, inner = schedule.split(channel, [None, choose(schedule, sizes, size)])
         schedule.vectorize(inner)
 
     return te.create_prim_func(arguments), vectorize

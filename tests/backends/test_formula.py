@@ -29,14 +29,12 @@ def evaluated(f: Formula, operands: list[Array]) -> Array:
     if f.data is not None:
         result = f.data.astype(np.int64)
     elif f.kind == "operand":
-        assert isinstance(f.at, int)
         result = operands[f.at]
     elif f.kind in ("sum", "max", "min"):
-        result = getattr(terms[0], f.kind)(axis=f.at, keepdims=True)
+        result = getattr(terms[0], f.kind)(axis=f.axes, keepdims=True)
     elif f.kind == "look":
         result = terms[0][tuple(terms[1:])]
     elif f.kind == "take":
-        assert isinstance(f.at, int)
         result = terms[0].take(terms[1], axis=f.at)
     else:
         result = getattr(np, f.kind)(*terms)

@@ -1,6 +1,7 @@
 """Steps compiled by TVM: the bytes of the interpreter for any shape, on this machine and under QEMU."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from planned_steps import Layer, Net, every_count, random_layers
 
 from qcc.backends.c.build import build_program, find_compiler, find_runner, run_program
 from qcc.backends.c.run import load
+from qcc.backends.program import Program
 from qcc.backends.target import Target, find_target
 from qcc.ir import interpreter
 from qcc.ir.ops.quant import Requantize
@@ -63,25 +65,45 @@ def test_max_pools(vnni: Target, emitted: Emitted) -> None:
 
 
 def test_calls_do_not_grow_memory(vnni: Target, emitted: Emitted) -> None:
-    """Ten thousand calls of layers of each kind, with tiles of every size on the stack."""
+    """Layers of each kind, with tiles of every size on the stack."""
     layers = [
         Layer(8, 70, (3, 3), size=(4, 4), pads=(1, 1, 1, 1), residual="add"),
         Layer(32, 32, (3, 3), size=(5, 8), pads=(1, 1, 1, 1), groups=32),
         Layer(64, 10, size=None),
     ]
     net = Net(layers, 5)
-    samples = net.samples(3)
-    folder, program = emitted(net, vnni)
-    library = load(folder, vnni)
+    call_often(net, vnni, emitted, net.samples(3))
+
+
+def test_calls_of_formulas_do_not_grow_memory(vnni: Target, emitted: Emitted) -> None:
+    """Pools, a sum, a table, a mean and softmax, whose sums lie on the stack."""
+    net = FloatNet(6)
+    x = net.input(1, 6, 7, 24)
+    window = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
+    both = net.emit(
+        "add", net.emit("avg_pool2d", x, **window), net.emit("max_pool2d", x, **window), output="sum"
+    )
+    mean = net.emit("reduce_mean", net.emit("sigmoid", both, output="table"), axes=(1, 2), output="mean")
+    net.emit("softmax", mean, axis=3, output="softmax")
+    program = call_often(net, vnni, emitted, net.plan())
+    assert {"tvm_avg_pool2d", "tvm_max_pool2d", "tvm_reference"} == set(generated(program))
+    assert len(generated(program)) == len(program.operations)
+
+
+def call_often(net: Any, target: Target, emitted: Emitted, samples: Any) -> Program:
+    """Ten thousand calls that leave the memory as it was, and results right."""
+    folder, program = emitted(net, target)
+    library = load(folder, target)
     expected = interpreter.run(program.graph, samples)
     many = {name: np.repeat(x, 50, axis=0) for name, x in samples.items()}
     library.run(many)
     before = resident_bytes()
-    for _ in range(70):
+    for _ in range(10_000 // len(next(iter(many.values()))) + 1):
         got = library.run(many)
     assert resident_bytes() - before < 2**20
     for name, y in expected.items():
         np.testing.assert_array_equal(got[name], np.repeat(y, 50, axis=0))
+    return program
 
 
 def resident_bytes() -> int:
