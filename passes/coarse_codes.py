@@ -16,8 +16,8 @@ from qcc.passes.weight_scales import allowed_scales
 
 Reals = NDArray[np.float64]
 
-_SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)  # of the scale that holds every weight
-_CAUTION = 5.0  # times the mean variance of the operand
+_SHARES = tuple(float(s) for s in np.arange(39, 15, -1) / 40)  # of the scale that holds every weight
+_CAUTION = 1.0  # times the mean variance of the operand
 
 
 class FloatWalk:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir import interpreter
 from qcc.ir.graph import Graph, Node, Value
+from qcc.ir.ops.activation import Clamp
 from qcc.ir.qspec import QSpec
 from qcc.passes.base import Note, Pass, PassContext, PassResult, register_pass
 from qcc.passes.channel_groups import FIXED, ChannelGroups, channel_groups, linear_weight
@@ -23,6 +25,8 @@ Reals = NDArray[np.float64]
 
 SAMPLES = 32  # at least, of those there are
 _EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_OF_COARSE_WEIGHTS = (0.0, 0.25, 0.5)
+_COARSE = 4  # bits
 _SMALLEST = 2.0**-8  # of the largest range of a tensor: narrower channels count as this wide
 _WORTH = 0.98  # of the predicted noise: what is not below is left alone
 
@@ -34,7 +38,10 @@ class Equalize(Pass):
     ReLU, pooling and sums commute with positive factors (Nagel et al. 2019, Data-Free Quantization, section 4.1);
     passes/channel_groups.py finds the channels that must share one. As weights have a scale per output channel, those
     of the producer do not care: s[c] = r[c]^a, where r is the channel's share of the largest range of its tensor,
-    and a (0, 1/4 ... 1) minimizes the predicted noise, of activations and of the reader's weights, over signal.
+    and a (0, 1/4 ... 1) minimizes the predicted noise, of activations and of the reader's weights, over signal. Weights of
+    few bits are noisier than what they read: for them s[c] = r[c]^a / v[c]^b, where v is the share of the weights that read
+    the channel, and b is 0, 1/4 or 1/2 (Xiao et al. 2023, SmoothQuant, equation 4, with two free exponents); not where a
+    ReLU6 acts, which would lose its bound with s[c] above 1.
     Where only sums and means join them, channels that reach further below 0 than above change their sign as well:
     then one asymmetric range fits them all.
     ``margin``: r is this much more than was seen. A ReLU6 keeps its bound for the scaled values, so that a channel is
@@ -114,21 +121,32 @@ class _Read:
 @dataclass(frozen=True)
 class _Cluster:
     """Groups of channels that some tensor holds together. By group, of all of the graph: ``range``, and ``sign``, -1 for
-    those that are better negated."""
+    those that are better negated; ``bounded``: some ReLU6 acts on them."""
 
     members: NDArray[np.bool_]
     reads: list[_Read]
     range: Reals
     sign: Reals
     groups: ChannelGroups
+    bounded: bool
+
+    @property
+    def weights(self) -> Reals:
+        """By group, the root of the sum of squared weights on it, over their results' signals; a share of the largest."""
+        power = np.zeros(self.groups.count)
+        for read in self.reads:
+            np.add.at(power, read.ids, read.gain / read.signal)
+        return np.asarray(np.clip(np.sqrt(power / max(float(power.max()), 1e-300)), _SMALLEST, 1.0))
 
     def factors(self, strongest: float) -> tuple[Reals, float, float]:
         """Factors of all groups (1 outside), and predicted noise without and with them."""
         ones = np.ones(self.groups.count)
         before = sum(r.noise(ones) for r in self.reads)
-        best, found = before * _WORTH, ones
-        for exponent in (e for e in _EXPONENTS if e <= strongest):
-            factors = np.where(self.members, self.sign * self.range**exponent, 1.0)
+        best, found, weights = before * _WORTH, ones, self.weights
+        coarse = not self.bounded and self.reads[0].spec.w_bits <= _COARSE
+        exponents = product(_EXPONENTS, _OF_COARSE_WEIGHTS if coarse else (0.0,))
+        for a, b in (pair for pair in exponents if max(pair) <= strongest):
+            factors = np.where(self.members, self.sign * self.range**a / weights**b, 1.0)
             noise = sum(r.noise(factors) for r in self.reads)
             if noise < best:
                 best, found = noise, factors
@@ -164,7 +182,11 @@ def _clusters(graph: Graph, samples: Arrays, margin: float, spec: QSpec, ctx: Pa
             reads.setdefault(number, []).append(
                 _Read(node, ids, *measured[id(node.input(0))], gain, signal, spec)
             )
-    return [_Cluster((root == n) & (n != FIXED), r, share, sign, groups) for n, r in reads.items()]
+    clamps = [n for n in graph.nodes if isinstance(n.op, Clamp) and np.isfinite(n.op.high)]
+    bounded = {int(i) for n in clamps for i in root[groups.of[id(n.output)]]}
+    return [
+        _Cluster((root == n) & (n != FIXED), r, share, sign, groups, n in bounded) for n, r in reads.items()
+    ]
 
 
 def _equalized(graph: Graph, clusters: list[_Cluster], strongest: float) -> tuple[Graph, list[Note]]:

@@ -55,6 +55,28 @@ def test_equalization_preserves_the_function(high: float) -> None:
     assert uneven_by(scaled, samples, first) < 0.7 * uneven_by(graph, samples, first)
 
 
+@pytest.mark.parametrize("high", [float("inf"), 0.5])
+def test_coarse_weights_get_more_even_unless_a_bound_acts(high: float) -> None:
+    """The reader's weights differ between channels of equal ranges: what 8 bits hold, 4 do not."""
+    net = Net(1, 8, 8, 3, seed=2)
+    spread = np.exp2(np.linspace(-4, 0, 8))
+    x = net.relu(net.conv(net.x, 8, pads=(1, 1, 1, 1)), high)
+    y = net.conv(x, 6, weights=net.rng.normal(size=(6, 3, 3, 8)) * spread, name="reader")
+    graph, samples = net.finish(net.dense(net(ReduceMean((1, 2)), y), 5)), net.samples(32)
+    run_pass(graph, "fuse-epilogues")
+    before = FloatRuntime(graph).run(samples)["y0"]
+    seen: dict[str, np.ndarray] = {}
+    interpreter.run(graph, samples, observe=lambda v, a: seen.update({v.name: a}))
+    clamped = next(n.output.name for n in graph.nodes if n.op.name == "clamp")
+    assert (seen[clamped] == high).any() == np.isfinite(high)
+    for qspec in ("", "w_bits=4"):
+        scaled, _ = run_pass(graph, f'equalize{{qspec="{qspec}"}}', correction_samples=samples)
+        np.testing.assert_allclose(FloatRuntime(scaled).run(samples)["y0"], before, rtol=1e-4, atol=1e-5)
+        peaks = np.abs(np.asarray(node_of(scaled, "reader").input(1).data)).max(axis=(0, 1, 2))
+        evened = peaks.max() / peaks.min() < 8
+        assert evened == (qspec != "" and not np.isfinite(high))
+
+
 def uneven_by(graph: Graph, samples: Samples, name: str) -> float:
     """The largest over the smallest range of a channel."""
     seen: dict[str, np.ndarray] = {}
