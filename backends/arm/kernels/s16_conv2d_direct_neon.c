@@ -30,7 +30,7 @@ enum { QCC_DIRECT_PIXELS = 2 };
 /* The copy as the tiles see it, in elements: `runs` of `taps` elements that lie behind each other. */
 typedef struct {
   ptrdiff_t pixel;               /* from output pixel to pixel */
-  ptrdiff_t run_step, line_step; /* from the last whole four taps of a run to the next run; and more at the end of a kernel row */
+  ptrdiff_t run_step, line_step; /* from the last whole four taps of a run to the next; and more at the end of a kernel row */
   int32_t lines, runs, taps;
 } qcc_direct_band;
 
@@ -55,11 +55,11 @@ typedef struct {
     x[r] = vld1_s16(run + r * b.pixel);                                            \
   }
 
-/* All channels of `rows` pixels at a time, as long as so many of `pixels` are left. `from`: the taps of the first; `at`: element
- * of its output. Both move on; returns how many are left. */
-QCC_INLINE int32_t qcc_direct_tiles(const int rows, const qcc_direct_band *band, const qcc_neon_wide_layer *layer, int32_t pixels,
-                                    const int16_t **from, const int16_t *weights, const void *skip, void *output,
-                                    ptrdiff_t *at) {
+/* All channels of `rows` pixels at a time, while so many of `pixels` are left. `from`: the taps of the first; `at`: element of
+ * its output. Both move on; returns how many are left. */
+QCC_INLINE int32_t qcc_direct_tiles(const int rows, const qcc_direct_band *band, const qcc_neon_wide_layer *layer,
+                                    int32_t pixels, const int16_t **from, const int16_t *weights, const void *skip,
+                                    void *output, ptrdiff_t *at) {
   const qcc_direct_band b = *band;
   const qcc_neon_wide_layer l = *layer;
   const int16_t *start = *from;
