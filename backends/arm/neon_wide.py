@@ -20,6 +20,8 @@ from qcc.backends.scalar.wide import Accepts, has_16_bits, type_bytes
 SHIFTS = (32, 62)
 BLOCK = 16  # output channels, and taps that are padded to
 PIXELS = 4
+COLUMNS = 64  # output pixels whose input a direct convolution copies at once
+FEW = 4  # input channels
 _CENTRE = 128  # what turns the low byte into int8
 _DOWN = 31  # of a doubled product's high half
 
@@ -58,6 +60,39 @@ def lower_conv2d(isa: Isa, step: Step) -> Call:
     )
 
 
+def accepts_direct(step: Step) -> str | None:
+    """Few input channels, of which the dot products' columns are short runs."""
+    channels = step.root.input(0).type.shape[-1]
+    return f"more than {FEW} input channels" if channels > FEW else wide.accepts_conv2d(step, SHIFTS)
+
+
+def accepts_direct_in_place(step: Step) -> str | None:
+    """A residual operand of the output's type, if any."""
+    return wide.accepts_same_skip(step) or accepts_direct(step)
+
+
+def lower_direct(step: Step) -> Call:
+    """s16_conv2d_direct_neon."""
+    numbers = numbers_of(step, portable(step), 0, SHIFTS)
+    flat = numbers.weights.reshape(len(numbers.weights), -1)
+    blocks = np.pad(flat, ((0, -len(flat) % BLOCK), (0, 0))).reshape(-1, BLOCK, flat.shape[1])
+    skip = numbers.skip_multiplier
+    p = {name: int(numbers.call.params[name]) for name in CONV_PARAMS}  # type: ignore[arg-type]
+    columns = min(COLUMNS, p["output_height"] * p["output_width"])
+    width = (columns - 1) * p["stride_width"] + (p["kernel_width"] - 1) * p["dilation_width"] + 1
+    return Call(
+        p,
+        {
+            "weights": np.ascontiguousarray(blocks.swapaxes(1, 2).astype(np.int16)),
+            "bias": padded(wrapped(numbers.bias), BLOCK),
+            "skip_multiplier": None if skip is None else padded(skip, BLOCK),
+            "scale": pack_scale(numbers),
+        },
+        2 * (p["kernel_height"] * width * p["input_channels"] + FEW - 1),
+        numbers.call.inputs,
+    )
+
+
 def pack_scale(numbers: Numbers) -> NDArray[np.int32]:
     """s32[vectors, 3, 4]: multiplier, up, -down; channels padded to 16."""
     columns = padded(np.stack([numbers.multiplier, numbers.up, _DOWN - numbers.shift]), BLOCK)
@@ -84,6 +119,7 @@ def _row(
     accepts: Accepts,
     priority: int,
     in_place: tuple[int, ...],
+    dtypes: tuple[str, ...] = ("s8", "s16"),
 ) -> tuple[Kernel, ...]:
     return tuple(
         Kernel(
@@ -99,7 +135,7 @@ def _row(
             wide=True,
             meant_for=has_16_bits,
         )
-        for dtype in ("s8", "s16")
+        for dtype in dtypes
     )
 
 
@@ -121,6 +157,22 @@ _SUMS: tuple[Kernel, ...] = tuple(
     )
 )
 
+_DIRECT: tuple[Kernel, ...] = tuple(
+    row
+    for end in ("requantize", "add+requantize", "sub+requantize")
+    for accepts, priority, in_place in ((accepts_direct_in_place, 13, (1,)), (accepts_direct, 12, ()))
+    for row in _row(
+        f"conv2d+{end}",
+        "qcc_s16_conv2d_direct_neon",
+        "conv2d",
+        lower_direct,
+        accepts,
+        priority,
+        in_place,
+        ("s16",),
+    )
+)
+
 
 def _family(isa: Isa) -> tuple[Kernel, ...]:
     products = (
@@ -138,7 +190,7 @@ def _family(isa: Isa) -> tuple[Kernel, ...]:
             in_place,
         )
     )
-    return (*products, *_SUMS)
+    return (*products, *_DIRECT, *_SUMS)
 
 
 NEON_ROWS = _family(NEON)

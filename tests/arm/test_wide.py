@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from float_layers import run_guarded
+from float_layers import pair, run_guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_harness import integer_graph
@@ -131,10 +131,47 @@ def test_layers_of_every_kind_on_vectors(name: str, emitted: Emitted, strict: Ca
     assert set(found) >= ours
 
 
+def few_channels(seed: int, count: int) -> WideNet:
+    """Images of up to 4 channels, some wider than what is copied at once."""
+    net = WideNet(seed)
+    net.share = 0.75
+    rng = net.rng
+    for index in range(count):
+        kernel = ((3, 3), (1, 1), (7, 7), (2, 5), (3, 1), (1, 4))[index % 6]
+        dilations = (1, 1) if index % 4 else pair(rng, 1, 2)
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        pads = tuple(int(rng.integers(0, r)) for r in (*reach, *reach))
+        size = [max(1, r - pads[i] - pads[i + 2]) for i, r in enumerate(reach)]
+        net.conv(
+            (size[0] + int(rng.integers(0, 6)), size[1] + int(rng.choice((0, 3, 6, 63, 70)))),
+            (int(rng.choice((1, 8, 16, 17, 33))), *kernel, 1 + index % 4),
+            ("", "add", "sub")[index % 3],
+            strides=pair(rng, 1, 3),
+            pads=pads,
+            dilations=dilations,
+        )
+    return net
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("arm-neon-dotprod", 1), ("armv7-neon", 2), pytest.param("arm-neon", 3, marks=pytest.mark.slow)],
+)
+def test_few_input_channels(name: str, seed: int, emitted: Emitted, strict: Callable[..., Target]) -> None:
+    """Those with 16 bits go to the direct convolution."""
+    program = check(few_channels(seed, 36), strict(usable(name)), emitted)
+    wide_inputs = [op for op in program.operations if op.step.root.input(0).type.dtype.bytes == 2]
+    assert len(wide_inputs) > 15
+    assert {op.kernel.symbol for op in wide_inputs} == {"qcc_s16_conv2d_direct_neon"}
+
+
 def test_threads(emitted: Emitted, passes: Callable[..., Program], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BARRIER_CYCLES", "RUN_CYCLES", "RUN_SHARE"):
         monkeypatch.setattr(parallel, name, -1e12)
     net = every_layer(7, 8)
+    for pads in ((0,) * 4, (1,) * 4):
+        net.conv((9, 40), (17, 1 + 2 * pads[0], 1 + 2 * pads[0], 3), "add", pads=pads)
+        net.conv((9, 40), (17, 1 + 2 * pads[0], 1 + 2 * pads[0], 3), pads=pads)
     program = passes(net, usable("arm-neon-dotprod"), net.plan(), threads=3)
     assert {k.symbol for k in neon_wide.DOTPROD_ROWS} <= {
         o.kernel.symbol for o in program.operations if o.parts
@@ -145,7 +182,7 @@ def test_nothing_beyond_the_tensors_is_touched(emitted: Emitted, tmp_path: Path)
     """The pages around the input and the output fault."""
     nets = []
     for index, (outputs, kernel, channels, pad) in enumerate(
-        ((17, 1, 6, 0), (70, 1, 7, 0), (33, 3, 5, 1), (40, 3, 24, 0))
+        ((17, 1, 6, 0), (70, 1, 7, 0), (33, 3, 5, 1), (40, 3, 24, 0), (33, 3, 3, 1), (8, 1, 2, 0))
     ):
         for output in (False, True):
             net = WideNet(index)

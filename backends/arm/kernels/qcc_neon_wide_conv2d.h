@@ -18,7 +18,7 @@
 #ifndef QCC_NEON_WIDE_CONV2D_H
 #define QCC_NEON_WIDE_CONV2D_H
 
-#include "qcc_neon_wide.h"
+#include "qcc_neon_wide_finish.h"
 
 enum { QCC_WIDE_PIXELS = 4 };
 
@@ -28,9 +28,7 @@ typedef struct {
   ptrdiff_t depth;
   int32_t planes;
   const int8_t *weights;
-  const int32_t *bias, *skip_multiplier, *scale;
-  int32_t outputs, skip_bytes, output_bytes;
-  qcc_neon_wide_output saturation;
+  qcc_neon_wide_layer layer;
 } qcc_neon_wide_tiles;
 
 #define QCC_WIDE_QUAD(lane)                                                 \
@@ -46,8 +44,7 @@ typedef struct {
 /* All channels of `rows` pixels; `at`: element of the first output. */
 QCC_INLINE void qcc_neon_wide_tile(const int rows, const qcc_neon_wide_tiles *t, const void *skip, void *output, ptrdiff_t at) {
   const int8_t *weights = t->weights;
-  for (int32_t o = 0; o < t->outputs; o += 16) {
-    const int32_t count = t->outputs - o < 16 ? t->outputs - o : 16;
+  for (int32_t o = 0; o < t->layer.outputs; o += 16) {
     int32x4_t acc[4 * QCC_WIDE_PIXELS];
     QCC_UNROLL
     for (int i = 0; i < 4 * rows; ++i) {
@@ -75,39 +72,13 @@ QCC_INLINE void qcc_neon_wide_tile(const int rows, const qcc_neon_wide_tiles *t,
     weights += 16 * t->depth;
     QCC_UNROLL
     for (int v = 0; v < 4; ++v) {
-      const int32x4_t bias = vld1q_s32(t->bias + o + 4 * v);
+      const int32x4_t bias = vld1q_s32(t->layer.bias + o + 4 * v);
       QCC_UNROLL
       for (int r = 0; r < rows; ++r) {
         acc[4 * r + v] = vaddq_s32(acc[4 * r + v], bias);
       }
     }
-    QCC_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      const int32_t *scale = t->scale + 3 * o;
-      QCC_UNROLL
-      for (int half = 0; half < 2; ++half, scale += 24) {
-        const int32_t first = o + 8 * half, left = count - 8 * half;
-        const ptrdiff_t index = at + r * (ptrdiff_t)t->outputs + first;
-        int32x4_t a = acc[4 * r + 2 * half], b = acc[4 * r + 2 * half + 1];
-        if (left <= 0) {
-          continue;
-        }
-        if (skip) {
-          const int16x8_t s = left >= 8 ? qcc_neon_wide_load(skip, index, t->skip_bytes)
-                                        : qcc_neon_wide_load_few(skip, index, t->skip_bytes, left);
-          a = vmlaq_s32(a, vmovl_s16(vget_low_s16(s)), vld1q_s32(t->skip_multiplier + first));
-          b = vmlaq_s32(b, vmovl_s16(vget_high_s16(s)), vld1q_s32(t->skip_multiplier + first + 4));
-        }
-        a = qcc_neon_wide_scaled(a, vld1q_s32(scale), vld1q_s32(scale + 4), vld1q_s32(scale + 8));
-        b = qcc_neon_wide_scaled(b, vld1q_s32(scale + 12), vld1q_s32(scale + 16), vld1q_s32(scale + 20));
-        const int16x8_t y = qcc_neon_wide_narrowed(a, b, t->saturation);
-        if (left >= 8) {
-          qcc_neon_wide_put(output, index, t->output_bytes, y);
-        } else {
-          qcc_neon_wide_put_few(output, index, t->output_bytes, left, y);
-        }
-      }
-    }
+    qcc_neon_wide_finish(rows, &t->layer, acc, o, skip, output, at);
   }
 }
 
@@ -199,13 +170,8 @@ QCC_INLINE void qcc_neon_wide_conv2d(const qcc_neon_wide_conv2d_params *params, 
                             (taps + 15) / 16 * 16,
                             p.input_bytes,
                             weights,
-                            bias,
-                            skip_multiplier,
-                            scale,
-                            p.output_channels,
-                            p.skip_bytes,
-                            p.output_bytes,
-                            qcc_neon_wide_saturation(p.output_zero_point, p.low, p.high)};
+                            {bias, skip_multiplier, scale, p.output_channels, p.skip_bytes, p.output_bytes,
+                             qcc_neon_wide_saturation(p.output_zero_point, p.low, p.high)}};
   ptrdiff_t image = 0, at = 0;
   int32_t oy = 0, ox = 0;
   for (int32_t pixels = p.batch * p.output_height * p.output_width; pixels > 0;) {

@@ -34,6 +34,10 @@ void qcc_s16_conv2d_dotprod(const qcc_neon_wide_conv2d_params *params, const voi
                             const int8_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
                             const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale,
                             void *output, void *workspace);
+void qcc_s16_conv2d_direct_neon(const qcc_neon_wide_conv2d_params *params, const void *QCC_RESTRICT input, const void *skip,
+                                const int16_t *QCC_RESTRICT weights, const int32_t *QCC_RESTRICT bias,
+                                const int32_t *QCC_RESTRICT skip_multiplier, const int32_t *QCC_RESTRICT scale,
+                                void *output, void *workspace);
 
 typedef struct {
   int32_t count;
