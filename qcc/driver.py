@@ -116,6 +116,7 @@ def compile_graph(
     ctx.resources.update(_given(made, data), full_statistics=options.save_stats is not None)
     if statistics is not None:
         next(iter(ctx.resources["calibration"]))  # its samples are remembered, nothing else reads them
+        made.calibration_samples = statistics.count
     made.planned = _run(made, QUANTIZE_STAGE, made.float_graph.clone(), ctx)
     if not made.samples:  # nothing was calibrated, so nothing has read the data
         next(ctx.resources["calibration"], None)
@@ -124,8 +125,6 @@ def compile_graph(
     made.kept_channels, made.resources = ctx.resources.get("kept_channels", {}), ctx.resources
     if options.save_stats is not None:
         save_statistics(ctx.resources["collected_statistics"], options.save_stats)
-    if statistics is not None:
-        made.calibration_samples = statistics.count
     made.proof = checker.check_plan(made.planned)
     return made
 

@@ -12,41 +12,17 @@ from float_layers import pair, run_guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_harness import integer_graph
+from wide_checks import Emitted, check, usable
 from wide_layers import WideNet, every_layer
 
 from qcc.backends import parallel
 from qcc.backends.arm import cortex_m_wide, neon_wide, wide
-from qcc.backends.c.run import load
 from qcc.backends.program import Program, build_program
 from qcc.backends.target import Target, find_target
-from qcc.backends.targets import availability
-from qcc.ir import fixedpoint, interpreter
+from qcc.ir import fixedpoint
 from qcc.ir.ops.quant import Requantize
 
 pytestmark = [pytest.mark.compiler, pytest.mark.qemu]
-
-Emitted = Callable[..., tuple[Path, Program]]
-
-
-def usable(name: str) -> Target:
-    """Skips where programs cannot be built and run."""
-    target = find_target(name)
-    found = availability(target)
-    if not found.runs:
-        pytest.skip(f"{name}: no compiler or no emulator (QEMU): {', '.join(found.missing)}")
-    return target
-
-
-def check(net: WideNet, target: Target, emitted: Emitted) -> Program:
-    """All outputs equal the interpreter's."""
-    samples = net.plan()
-    folder, program = emitted(net, target)
-    expected, got = interpreter.run(program.graph, samples), load(folder, target).run(samples)
-    wrong = [net.names[int(k[1:])] for k, y in expected.items() if not np.array_equal(got[k], y)]
-    assert wrong == []
-    spread = np.concatenate([y.reshape(-1) for y in expected.values() if y.dtype == np.int16])
-    assert np.unique(spread).size > 1000, "the test data must not saturate"
-    return program
 
 
 @pytest.mark.parametrize(
@@ -111,7 +87,9 @@ def test_the_high_half_of_a_product_requantizes(
     """smmla and a shift, behind an accumulator that was moved up as far as it may be."""
     up = max(0, 33 - shift)
     bound = 2 ** (31 - up) - 1
-    found = wide.Requantization(*(np.array([n]) for n in (multiplier, shift + up, up, -bound, bound)), 54)
+    still, value = np.array([False]), np.array([0])
+    numbers = (np.array([n]) for n in (multiplier, shift + up, up, -bound, bound))
+    found = wide.Requantization(*numbers, still, value, 54)
     assert found.refused is None
     acc = data.draw(st.integers(-bound, bound))
     rounding = (2 * zero_point + 1) << (shift + up - 33)

@@ -1,17 +1,13 @@
 """Means, sums and interleaving of tensors with 16 bits for NEON under QEMU: the bytes of the interpreter."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wide_checks import Emitted, check, usable
 from wide_layers import WideNet, sums
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_wide import Emitted, check, usable
 
 from qcc.backends.arm import neon_wide_sums, wide
 from qcc.backends.target import Target

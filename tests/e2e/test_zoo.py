@@ -17,6 +17,7 @@ from qcc.ir.compare import first_difference
 from qcc.ir.graph import Graph
 from qcc.ir.parser import load_graph
 from qcc.ir.printer import print_graph, save_graph
+from qcc.ir.types import DType
 from qcc.options import CompileOptions
 from qcc.passes.base import PassContext
 from qcc.passes.manager import run_pipeline
@@ -132,10 +133,23 @@ def test_arena_is_small(name: str, limit: int, zoo_subject: Subjects) -> None:
     assert plan.lower_bound_bytes <= plan.arena_bytes <= limit
 
 
+def wide_channels(graph: Graph) -> int:
+    """Channels that are requantized to 16 bits, or from the 64-bit sums of products with them."""
+    wide = (
+        n
+        for n in graph.nodes
+        if n.op.name == "requantize"
+        and (n.output.type.dtype is DType.S16 or n.input(0).type.dtype is DType.S64)
+    )
+    return sum(n.input(1).type.elements for n in wide)
+
+
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
 def test_every_requantize_is_certified(name: str, zoo_subject: Subjects) -> None:
-    proof = zoo_subject(name).compiled.compilation.proof
-    assert proof.certified == proof.channels > 0
+    compiled = zoo_subject(name).compiled
+    proof = compiled.compilation.proof
+    # of 16 bits, requantization is computed in integers everywhere: nothing has to be certified
+    assert proof.certified == proof.channels - wide_channels(compiled.graph) > 0
     assert proof.accumulator_bits <= 32
 
 

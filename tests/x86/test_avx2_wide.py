@@ -13,10 +13,8 @@ from float_layers import run_guarded
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from kernel_harness import integer_graph
+from wide_checks import Emitted, Planned, sanitized
 from wide_layers import WideNet, every_layer, sums
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_wide import Planned, sanitized
 
 from qcc.backends import parallel
 from qcc.backends.c.build import build_program, library_sources, run_program
@@ -29,7 +27,6 @@ from qcc.ir import fixedpoint, interpreter
 
 pytestmark = pytest.mark.compiler
 
-Emitted = Callable[..., tuple[Path, Program]]
 Array = np.ndarray[Any, Any]
 ROWS = {"x86-avx2": avx2_wide.AVX2_ROWS, "x86-avxvnni": avx2_wide.AVXVNNI_ROWS}
 SHARED = {k.symbol for k in avx2_wide.SHARED}

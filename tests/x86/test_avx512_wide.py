@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -15,37 +15,23 @@ from float_layers import run_guarded
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from kernel_harness import integer_graph
+from wide_checks import Emitted, Planned, check, sanitized
 from wide_layers import WideNet, every_layer
 
 from qcc.backends import parallel
 from qcc.backends.c.build import build_program, library_sources, run_program
-from qcc.backends.c.run import load
 from qcc.backends.program import Program
 from qcc.backends.program import build_program as make_program
 from qcc.backends.target import Compiler, Target
 from qcc.backends.x86 import wide, wide_elementwise
-from qcc.ir import fixedpoint, interpreter
-from qcc.ir.graph import Graph
+from qcc.ir import fixedpoint
 from qcc.ir.ops.quant import Requantize
 
 pytestmark = pytest.mark.compiler
 
-Emitted = Callable[..., tuple[Path, Program]]
 Array = np.ndarray[Any, Any]
 ROWS = (*wide.KERNELS, *wide_elementwise.KERNELS)
 TILES = {k.variant: k for k in wide.KERNELS if k.pattern == "conv2d+requantize" and k.variant}
-
-
-def check(net: WideNet, target: Target, emitted: Emitted, threads: int = 1) -> Program:
-    """All outputs equal the interpreter's; what has 16 bits runs on the kernels under test."""
-    samples = net.plan()
-    folder, program = emitted(net, target, None, threads)
-    expected, got = interpreter.run(program.graph, samples), load(folder, target).run(samples)
-    wrong = [net.names[int(k[1:])] for k, y in expected.items() if not np.array_equal(got[k], y)]
-    assert wrong == []
-    spread = np.concatenate([y.reshape(-1) for y in expected.values() if y.dtype == np.int16])
-    assert np.unique(spread).size > 1000, "the test data must not saturate"
-    return program
 
 
 def on_rows(program: Program) -> float:
@@ -98,13 +84,6 @@ def test_rows_refuse_what_is_not_proved(vnni: Target) -> None:
         if isinstance(node.op, Requantize):
             net.graph.set_inputs(node, [node.input(0), *node.inputs[1:3], None, None])
     assert "the accumulators have no proven interval" in reasons()[0]
-
-
-def sanitized(target: Target) -> Target:
-    """gcc with sanitizers, which end the program at the first error."""
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    kept = tuple(flag for flag in target.flags if flag != "-O3")
-    return replace(target, compilers=(Compiler(("gcc",), "install gcc"),), flags=(*kept, *flags))
 
 
 def test_library_runs_clean_under_sanitizers(vnni: Target, emitted: Emitted) -> None:
@@ -164,13 +143,6 @@ def test_nothing_beyond_the_tensors_is_touched(vnni: Target, emitted: Emitted, t
     net.emit("add", net.input(1, 5, 21), net.input(1, 5, 21), output="add")
     add(net, net.graph.inputs[0].name)
     run_guarded(nets, vnni, emitted, tmp_path, ("s16",))
-
-
-@dataclass
-class Planned:
-    """A graph in its integer form."""
-
-    graph: Graph
 
 
 @given(
