@@ -103,7 +103,9 @@ def test_04_inspect(checkout: Path) -> None:
 
 def research(text: str) -> dict[tuple[str, str], tuple[float, float]]:
     """(accuracy in percent, SQNR in dB) by (bits, what was tried)."""
-    rows = re.findall(r"^(\d) bits (\S+) +int ([\d.]+)%,(?: float [\d.]+%,)? (-?[\d.]+) dB", text, re.MULTILINE)
+    rows = re.findall(
+        r"^(\d) bits (\S+) +int ([\d.]+)%,(?: float [\d.]+%,)? (-?[\d.]+) dB", text, re.MULTILINE
+    )
     return {(bits, tried): (float(accuracy), float(sqnr_db)) for bits, tried, accuracy, sqnr_db in rows}
 
 
